@@ -1,0 +1,297 @@
+//! The configuration: flags over `WALCAST_*` variables over `walcast.toml` over defaults.
+//!
+//! One struct a section, each handed to the module that it is for. Unknown keys are errors; secrets never print.
+
+mod secret;
+mod units;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+pub use secret::Secret;
+pub use units::ByteSize;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub database: Database,
+    pub source: Source,
+    pub replay: Replay,
+    pub journal: Journal,
+    pub mirror: Mirror,
+    pub catalog: Catalog,
+    pub channels: Channels,
+    pub http: Http,
+    pub access: Access,
+    pub limits: Limits,
+    pub presence: Presence,
+    pub presets: Vec<Preset>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://user:password@host:port/database?sslmode=…`; also `DATABASE_URL`.
+    pub url: Option<Secret>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Source {
+    pub kind: SourceKind,
+    /// The slot's name; `walcast_<database>` when not given. Slot names are cluster-wide.
+    pub slot: Option<String>,
+    pub publication: String,
+    /// Bytes of one transaction kept in memory; what is larger is spooled to a temporary file.
+    pub max_transaction: ByteSize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    #[default]
+    Auto,
+    Wal,
+    Outbox,
+}
+
+/// How far back a stream can resume. Whichever bound is met first ends the window.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Replay {
+    #[serde(with = "units::duration")]
+    pub max_age: Duration,
+    pub max_memory: ByteSize,
+    /// Write-ahead log from the confirmed position to the head.
+    pub max_wal: ByteSize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Journal {
+    /// An event above this goes out without its data, as `oversize`.
+    pub max_event: ByteSize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mirror {
+    /// All mirrored rows together; more is an operator error.
+    pub max_memory: ByteSize,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Catalog {
+    /// A TOML file, or a folder whose `*.toml` files are read in the order of their names.
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Channels {
+    /// Channels that only `walcast.emit` uses.
+    pub extra: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    pub listen: SocketAddr,
+    /// A second listener for /metrics and the reasons behind readiness, without authentication.
+    pub admin_listen: Option<SocketAddr>,
+    #[serde(with = "units::duration")]
+    pub keepalive: Duration,
+    /// A socket that takes nothing for so long is closed.
+    #[serde(with = "units::duration")]
+    pub write_timeout: Duration,
+    /// Over how long a stopping worker closes its streams.
+    #[serde(with = "units::duration")]
+    pub drain: Duration,
+    /// Origins such as `https://app.example.com` that may read with credentials.
+    pub allowed_origins: Vec<String>,
+    /// Addresses or networks (`10.0.0.0/8`) whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Access {
+    /// The key of HS256 tokens; at least 32 bytes.
+    pub jwt_secret: Option<Secret>,
+    /// PEM files with public keys: RSA (RS256), P-256 (ES256), Ed25519 (EdDSA).
+    pub jwt_public_keys: Vec<PathBuf>,
+    /// What `iss` must be, when set.
+    pub issuer: Option<String>,
+    /// What `aud` must contain, when set.
+    pub audience: Option<String>,
+    /// The name of a cookie whose value is a token; none: no cookie is read.
+    pub cookie: Option<String>,
+    pub memberships: Option<Memberships>,
+    pub organizations: Option<Organizations>,
+    /// With the source away for longer, nobody new is let in.
+    #[serde(with = "units::duration")]
+    pub max_staleness: Duration,
+}
+
+/// The table that says who is a member of what, and its columns.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memberships {
+    pub table: String,
+    pub organization: String,
+    pub user: String,
+    pub role: Option<String>,
+}
+
+/// The table that names organizations, and its columns, for the `connected` frame.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Organizations {
+    pub table: String,
+    pub id: String,
+    pub name: String,
+}
+
+/// 0 is no limit.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Of one user in one organization.
+    pub streams_per_user: u32,
+    pub streams_per_address: u32,
+    pub streams: u32,
+    pub opens_per_second: u32,
+    pub events_per_minute: u32,
+    pub when_full: WhenFull,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    #[default]
+    Refuse,
+    EvictOldest,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Presence {
+    /// How long a user's last stream may be gone before they are.
+    #[serde(with = "units::duration")]
+    pub grace: Duration,
+}
+
+/// A path that an existing front end already uses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preset {
+    pub path: String,
+    /// The most that a stream of this path sees.
+    pub channels: Vec<String>,
+    /// Query name = tag, beside the tags' own names.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    #[serde(default)]
+    pub keepalive: Keepalive,
+}
+
+/// What a quiet stream sends.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Keepalive {
+    /// `"comment"`.
+    #[default]
+    Comment,
+    Named(String),
+    /// A frame: `{ type = "heartbeat", data = {} }`.
+    Frame(toml::Table),
+}
+
+const MIB: u64 = 1 << 20;
+
+impl Default for Source {
+    fn default() -> Self {
+        Self {
+            kind: SourceKind::Auto,
+            slot: None,
+            publication: "walcast".to_owned(),
+            max_transaction: ByteSize(64 * MIB),
+        }
+    }
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self {
+            max_age: Duration::from_secs(600),
+            max_memory: ByteSize(256 * MIB),
+            max_wal: ByteSize(256 * MIB),
+        }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { max_event: ByteSize(MIB) }
+    }
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        Self { max_memory: ByteSize(256 * MIB) }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin_listen: None,
+            keepalive: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(5),
+            allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            jwt_secret: None,
+            jwt_public_keys: Vec::new(),
+            issuer: None,
+            audience: None,
+            cookie: None,
+            memberships: None,
+            organizations: None,
+            max_staleness: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            streams_per_user: 10,
+            streams_per_address: 100,
+            streams: 100_000,
+            opens_per_second: 1000,
+            events_per_minute: 0,
+            when_full: WhenFull::Refuse,
+        }
+    }
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(3) }
+    }
+}
