@@ -66,7 +66,7 @@ begin
         raise exception 'walcast.emit: tags must be an object, not %', jsonb_typeof(tags)
             using errcode = 'invalid_parameter_value';
     end if;
-    select key into offender from jsonb_each(tags) where key !~ names limit 1;
+    select key into offender from jsonb_each(tags) where key collate "C" !~ names limit 1;
     if found then
         raise exception 'walcast.emit: tag name % must be 1 to 100 of A-Z a-z 0-9 . _ : -',
             quote_literal(left(offender, 120)) using errcode = 'invalid_parameter_value';
