@@ -281,7 +281,7 @@ mod tests {
         metrics.transactions.inc_by(3);
         metrics.streams.inc();
         metrics.head_lsn.set(u64::MAX);
-        metrics.clone().opened(Outcome::bad_request);
+        metrics.opened(Outcome::bad_request);
         metrics.ended(End::write_timeout);
         metrics.synced("slow_consumer");
         let text = metrics.encode();
