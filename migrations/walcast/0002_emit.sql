@@ -22,8 +22,8 @@ as $$
 declare
     names constant text := '^[A-Za-z0-9._:-]{1,100}$';
     own_types constant text[] := array[
-        'connected', 'keepalive', 'data.sync', 'stale', 'fresh', 'presence_updated',
-        'token.expired', 'access.revoked', 'stream.evicted'
+        'connected', 'keepalive', 'heartbeat', 'ping', 'data.sync', 'stale', 'fresh',
+        'token.expired', 'access.revoked', 'stream.evicted', 'presence_updated'
     ];
     offender text;
     secret bytea;
