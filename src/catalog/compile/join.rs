@@ -62,7 +62,7 @@ impl<'a> Compiler<'a> {
             JoinSource::Transaction { target: self.targets.len() - 1 }
         };
         let of = draft.slot(&of.name);
-        let join = Join { name: declared.name.clone(), of, source, scoped, columns: Vec::new() };
+        let join = Join { name: declared.name.clone(), of, source, scoped, columns: Vec::new(), scope: Vec::new() };
         Some(JoinDraft { kind: declared.kind, target, join })
     }
 
