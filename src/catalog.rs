@@ -16,7 +16,6 @@ pub mod event;
 pub mod expression;
 mod fingerprint;
 mod load;
-mod mapper;
 mod rule;
 mod spelling;
 pub mod value;
@@ -29,7 +28,6 @@ use crate::postgres::schema::{Schema, TableName};
 pub use compile::{Compiled, Identity, IdentityNeed};
 pub use error::{CatalogError, CatalogErrors, Place};
 pub use event::{Audience, Epoch, Event, EventId, Kind, OrganizationId, SyncReason, Tags};
-pub use mapper::{Counters, Mapper, Problem, ProblemKind};
 pub use spelling::{WORKER_TYPES, camel_case, is_name};
 pub use value::{Encoder, encode_string};
 

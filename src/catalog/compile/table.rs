@@ -69,11 +69,17 @@ impl<'a> Compiler<'a> {
             }
             None => None,
         };
+        let mut complete = true;
         for join in &declared.joins {
-            let join = self.join(&mut draft, join)?;
+            let Some(join) = self.join(&mut draft, join) else {
+                complete = false;
+                continue;
+            };
             draft.scope.add_row(&self.schema.types, &join.join.name, typed(join.target));
             draft.joins.push(join);
         }
+        // What follows would only complain that a join that is there is not.
+        complete.then_some(())?;
         let rules: Vec<Rule> = declared.events.iter().filter_map(|event| self.rule(&mut draft, event)).collect();
         let mut channels: Vec<Arc<str>> = rules.iter().map(|rule| Arc::clone(&rule.channel)).collect();
         channels.sort();
