@@ -68,8 +68,8 @@ impl Compiled {
         &self.event_types
     }
 
-    /// What the mirror has to hold for lookups. The first index of each is the primary key. Positions of columns and
-    /// indexes are part of the compiled rules: a spec may be extended, at its end.
+    /// What the mirror has to hold for lookups. Positions of columns and indexes are part of the compiled rules: a spec
+    /// may be extended, at the ends of both.
     #[must_use]
     pub fn mirror_specs(&self) -> &[MirrorSpec] {
         &self.mirror_specs

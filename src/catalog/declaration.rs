@@ -42,7 +42,7 @@ pub(super) struct JoinDeclaration {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JoinKind {
+pub(super) enum JoinKind {
     /// From the mirror, as of the change.
     Lookup,
     /// The first or last row that the same transaction inserted or updated.
@@ -115,7 +115,7 @@ pub(super) enum Form {
 
 /// Which row of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Image {
+pub(super) enum Image {
     /// The new row; on delete the old one.
     New,
     /// The row before; there is none on insert.

@@ -19,6 +19,10 @@ pub(super) struct TableRules {
     pub(super) name: TableName,
     /// Every column that the rules name.
     pub(super) columns: Vec<String>,
+    /// Of every column in the scope of expressions: its slot, if one of them reads it.
+    pub(super) scope: Vec<Option<Slot>>,
+    /// Left out of rows, where a server publishes them at all.
+    pub(super) generated: Vec<String>,
     /// None: every organization.
     pub(super) organization: Option<Slot>,
     pub(super) joins: Vec<Join>,
@@ -36,6 +40,8 @@ pub(super) struct Join {
     pub(super) scoped: bool,
     /// What is taken of it.
     pub(super) columns: Vec<JoinColumn>,
+    /// Of every column in the scope of expressions: which of `columns` it is.
+    pub(super) scope: Vec<Option<usize>>,
 }
 
 #[derive(Debug)]
@@ -133,7 +139,7 @@ pub(super) enum Condition {
     Expression(Box<Computed>),
 }
 
-/// An expression, and what it reads.
+/// An expression, and its source for whoever has to mend it.
 #[derive(Debug)]
 pub(super) struct Computed {
     pub(super) expression: Expression,

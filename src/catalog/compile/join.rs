@@ -50,7 +50,7 @@ impl<'a> Compiler<'a> {
         }
         let scoped = organization.is_some();
         let source = if declared.kind == JoinKind::Lookup {
-            self.mirror(declared, target, &key.name, organization)?
+            self.mirror(target, &key.name, organization)
         } else {
             self.targets.push(Target {
                 table: target.name.clone(),
@@ -62,7 +62,7 @@ impl<'a> Compiler<'a> {
             JoinSource::Transaction { target: self.targets.len() - 1 }
         };
         let of = draft.slot(&of.name);
-        let join = Join { name: declared.name.clone(), of, source, scoped, columns: Vec::new() };
+        let join = Join { name: declared.name.clone(), of, source, scoped, columns: Vec::new(), scope: Vec::new() };
         Some(JoinDraft { kind: declared.kind, target, join })
     }
 
@@ -90,32 +90,15 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn mirror(
-        &mut self,
-        declared: &JoinDeclaration,
-        target: &Table,
-        key: &str,
-        organization: Option<String>,
-    ) -> Option<JoinSource> {
-        if target.primary_key.is_empty() {
-            let message = format!("{0} has no primary key, by which its rows are kept; add one to {0}", target.name);
-            self.findings.add(&declared.table.place, message);
-            return None;
-        }
+    /// Rows are found by their key and organization together: another organization's row is never even seen.
+    fn mirror(&mut self, target: &Table, key: &str, organization: Option<String>) -> JoinSource {
         let index: Vec<String> = std::iter::once(key.to_owned()).chain(organization).collect();
         let mirror = self.mirrors.entry(target.name.clone()).or_default();
-        if mirror.indexes.is_empty() {
-            mirror.columns.extend(target.primary_key.iter().cloned());
-            mirror.indexes.push(target.primary_key.clone());
-        }
-        for column in &index {
-            intern(&mut mirror.columns, column);
-        }
         let position = mirror.indexes.iter().position(|known| *known == index).unwrap_or_else(|| {
             mirror.indexes.push(index);
             mirror.indexes.len() - 1
         });
-        Some(JoinSource::Mirror { table: target.name.clone(), index: position })
+        JoinSource::Mirror { table: target.name.clone(), index: position }
     }
 
     /// Takes a column of a join's row.

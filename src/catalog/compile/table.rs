@@ -8,7 +8,7 @@ use crate::catalog::declaration::{
     self, EventDeclaration, FieldDeclaration, Image, JoinKind, Literal, Located, Ownership, TableDeclaration,
 };
 use crate::catalog::error::Place;
-use crate::catalog::expression::{Expression, Scope};
+use crate::catalog::expression::{Changed, Expression, Scope};
 use crate::catalog::rule::{Computed, Condition, Envelope, Field, Form, JoinField, Only, Operations, Rule, TableRules};
 use crate::catalog::spelling::suggestion;
 use crate::catalog::value::encode_string;
@@ -25,8 +25,13 @@ pub(super) struct Draft<'a> {
     pub(super) every_organization: bool,
     pub(super) organization_column: Option<String>,
     pub(super) joins: Vec<JoinDraft<'a>>,
+    /// Rows `new`, `old`, then the joins, each with the columns that the stream carries.
+    scope: Scope,
     pub(super) need: Need,
 }
+
+/// The place of the first join in an expression's scope.
+pub(in crate::catalog) const FIRST_JOIN: usize = Scope::OLD + 1;
 
 impl Draft<'_> {
     pub(super) fn slot(&mut self, column: &str) -> usize {
@@ -48,6 +53,7 @@ impl<'a> Compiler<'a> {
             every_organization: false,
             organization_column: None,
             joins: Vec::new(),
+            scope: Scope::new(&self.schema.types, typed(table)),
             need: Need::default(),
         };
         let organization = match &declared.organization {
@@ -63,16 +69,31 @@ impl<'a> Compiler<'a> {
             }
             None => None,
         };
+        let mut complete = true;
         for join in &declared.joins {
-            let join = self.join(&mut draft, join)?;
+            let Some(join) = self.join(&mut draft, join) else {
+                complete = false;
+                continue;
+            };
+            draft.scope.add_row(&self.schema.types, &join.join.name, typed(join.target));
             draft.joins.push(join);
         }
+        // What follows would only complain that a join that is there is not.
+        complete.then_some(())?;
         let rules: Vec<Rule> = declared.events.iter().filter_map(|event| self.rule(&mut draft, event)).collect();
         let mut channels: Vec<Arc<str>> = rules.iter().map(|rule| Arc::clone(&rule.channel)).collect();
         channels.sort();
         channels.dedup();
+        let places = |table: &Table, find: &dyn Fn(&str) -> Option<usize>| streamed(table).map(find).collect();
+        let slots = places(table, &|name| draft.columns.iter().position(|column| column == name));
+        for join in &mut draft.joins {
+            let taken = &join.join.columns;
+            join.join.scope = places(join.target, &|name| taken.iter().position(|column| column.name == name));
+        }
         let rules = TableRules {
             name: declared.name.clone(),
+            scope: slots,
+            generated: table.columns.iter().filter(|c| c.generated).map(|c| c.name.clone()).collect(),
             columns: draft.columns,
             organization,
             joins: draft.joins.into_iter().map(|draft| draft.join).collect(),
@@ -243,6 +264,68 @@ impl<'a> Compiler<'a> {
         })
     }
 
+    fn expression(
+        &mut self,
+        draft: &mut Draft<'a>,
+        source: &str,
+        place: &Place,
+        operations: Operations,
+        condition: bool,
+    ) -> Option<Box<Computed>> {
+        let expression = match Expression::compile(source, &draft.scope) {
+            Ok(expression) => expression,
+            Err(error) => {
+                self.findings.add(place, format!("in {source:?}: {error}"));
+                return None;
+            }
+        };
+        let references = expression.references();
+        let columns: Vec<&'a Column> = draft.table.columns.iter().filter(|column| !column.generated).collect();
+        let named = |row: usize| references.columns(row).filter_map(|place| columns.get(place).copied());
+        for column in named(Scope::NEW).chain(named(Scope::OLD)) {
+            draft.slot(&column.name);
+        }
+        if operations.update || operations.delete {
+            named(Scope::OLD).for_each(|column| draft.need(&column.name));
+        }
+        if operations.delete {
+            named(Scope::NEW).for_each(|column| draft.need(&column.name));
+        }
+        match references.changed() {
+            Changed::Nothing => {}
+            Changed::Columns(places) => {
+                for column in places.iter().filter_map(|place| columns.get(*place)) {
+                    draft.slot(&column.name);
+                    if operations.update {
+                        draft.need(&column.name);
+                    }
+                }
+            }
+            Changed::All => {
+                for column in &columns {
+                    draft.slot(&column.name);
+                }
+                draft.need.every |= operations.update;
+            }
+        }
+        for (index, join) in draft.joins.iter_mut().enumerate() {
+            let row = FIRST_JOIN + index;
+            if condition && join.kind == JoinKind::Lookup && references.uses_row(row) {
+                let message = format!(
+                    "when.expr reads lookup.{}, which may be newer when the change is read again; \
+                     use the row's own columns, or a related row",
+                    join.join.name
+                );
+                self.findings.add(place, message);
+            }
+            let target: Vec<&'a Column> = join.target.columns.iter().filter(|column| !column.generated).collect();
+            for column in references.columns(row).filter_map(|place| target.get(place)) {
+                self.join_column(join, column);
+            }
+        }
+        Some(Box::new(Computed { expression, source: source.to_owned() }))
+    }
+
     fn find_join(&mut self, draft: &Draft<'a>, name: &str, place: &Place) -> Option<usize> {
         let found = draft.joins.iter().position(|join| join.join.name == name);
         if found.is_none() {
@@ -258,6 +341,11 @@ impl<'a> Compiler<'a> {
         let column = self.find_column(join.target, column, place)?;
         Some(self.join_column(join, column))
     }
+}
+
+/// The columns that the stream carries, with their types.
+fn typed(table: &Table) -> impl Iterator<Item = (&str, u32)> {
+    table.columns.iter().filter(|column| !column.generated).map(|column| (column.name.as_str(), column.type_oid))
 }
 
 /// `"name":`
