@@ -38,13 +38,22 @@ pub mod duration {
     /// `5m`, `30s`, `250ms`, `2h`, `1d`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Duration> {
-        let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+        let units = [
+            ("ms", 1),
+            ("s", 1000),
+            ("m", 60_000),
+            ("h", 3_600_000),
+            ("d", 86_400_000),
+        ];
         super::read(text, &units).map(Duration::from_millis)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
-        parse(&text)
-            .ok_or_else(|| de::Error::custom(format_args!("{text:?} is not a duration such as \"30s\" or \"10m\"")))
+        parse(&text).ok_or_else(|| {
+            de::Error::custom(format_args!(
+                "{text:?} is not a duration such as \"30s\" or \"10m\""
+            ))
+        })
     }
 }
