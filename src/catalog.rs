@@ -4,5 +4,7 @@
 //! makes the same events, byte for byte, on every node and after every restart.
 
 pub mod event;
+pub mod value;
 
 pub use event::{Audience, Epoch, Event, EventId, Kind, OrganizationId, SyncReason, Tags};
+pub use value::{Encoder, encode_string};

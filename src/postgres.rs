@@ -10,6 +10,7 @@
 
 mod lsn;
 pub mod pgoutput;
+pub mod schema;
 mod timestamp;
 
 pub use lsn::Lsn;

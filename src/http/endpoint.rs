@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::keepalive::{InvalidKeepalive, Keepalive};
+use super::keepalive::Keepalive;
 use crate::config::{Channels, Preset};
 
 /// The native path.
@@ -66,8 +66,6 @@ pub enum InvalidPreset {
     Tag { path: String, parameter: String, tag: String, known: String },
     #[error("preset {path}: the parameter {parameter:?} has a meaning of its own")]
     Reserved { path: String, parameter: String },
-    #[error("preset {path}: {source}")]
-    Keepalive { path: String, source: InvalidKeepalive },
     #[error("the tag {0:?} can't be a parameter: it has a meaning of its own")]
     ReservedTag(Arc<str>),
 }
@@ -132,10 +130,7 @@ impl Endpoint {
             tags.retain(|(name, _)| **name != **parameter);
             tags.push((parameter.as_str().into(), tag));
         }
-        let keepalive = match Keepalive::new(&preset.keepalive) {
-            Ok(keepalive) => Arc::new(keepalive),
-            Err(source) => return Err(InvalidPreset::Keepalive { path, source }),
-        };
+        let keepalive = Arc::new(Keepalive::new(&preset.keepalive));
         Ok(Self { path, native: false, channels, tags, keepalive })
     }
 }
@@ -196,7 +191,6 @@ mod tests {
                 r#"{ path = "/a", channels = [], parameters = { token = "status" } }"#,
                 "preset /a: the parameter \"token\" has a meaning of its own",
             ),
-            (r#"{ path = "/a", channels = [], keepalive = "x" }"#, "preset /a: keepalive is \"comment\" or a table"),
         ] {
             let got = presets(&format!("presets = [{toml}]")).unwrap_err();
             assert!(got.starts_with(error), "{got}");

@@ -22,7 +22,7 @@ impl Query {
     }
 
     /// The value of a parameter that may be given once.
-    pub(super) fn scalar(&self, name: &str) -> Result<Option<&str>, Refusal> {
+    pub(super) fn scalar<'a>(&'a self, name: &'a str) -> Result<Option<&'a str>, Refusal> {
         let mut values = self.values(name);
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
