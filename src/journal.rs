@@ -32,9 +32,9 @@ use tokio::sync::Notify;
 use crate::catalog::event::{Epoch, Event, EventId, OrganizationId};
 use crate::postgres::Lsn;
 
-pub(crate) use block::{Block, Label, Place};
+pub(crate) use block::{Block, EntryRef, Label, Place};
 pub(crate) use log::{BelowFloor, Run};
-pub(crate) use read::{Runs, Snapshot};
+pub(crate) use read::Snapshot;
 pub use writer::Touched;
 
 use log::Log;

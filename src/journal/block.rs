@@ -212,7 +212,7 @@ impl Builder {
     }
 
     /// Whether offsets can name it.
-    pub(super) const fn accepts(event: &Event<'_>) -> bool {
+    pub(super) fn accepts(event: &Event<'_>) -> bool {
         match event.kind {
             Kind::Data { frame, tags, .. } => frame.len() <= MAX_FRAME && tags.as_bytes().len() <= MAX_FRAME,
             Kind::Sync { .. } => true,

@@ -71,7 +71,7 @@ async fn drain_of_a_backlog_beside_pg_recvlogical() {
     for round in 1..=3 {
         let began = Instant::now();
         let drained = Command::new(&program)
-            .args(["-d", app.dsn.url().expose(), "--slot", &twin, "--start", "-f", "/dev/null", "--no-loop"])
+            .args(["-d", &app.url, "--slot", &twin, "--start", "-f", "/dev/null", "--no-loop"])
             .args(["-o", "proto_version=1", "-o", "publication_names=walcast", "--endpos", &end])
             .args(["--fsync-interval=0", "--status-interval=3600"])
             .status()
@@ -81,7 +81,7 @@ async fn drain_of_a_backlog_beside_pg_recvlogical() {
         let peer = began.elapsed();
 
         let began = Instant::now();
-        let worker = WorkerProcess::start(&app.dsn, &[("WALCAST_REPLAY_MAX_WAL", "8GiB")]).await;
+        let worker = WorkerProcess::start(&app.url, &[("WALCAST_REPLAY_MAX_WAL", "8GiB")]).await;
         let ours = began.elapsed();
         let (cpu, resident, peak) = (cpu_seconds(worker.pid()), resident_mib(worker.pid()), peak_mib(worker.pid()));
         worker.kill().await;
@@ -103,7 +103,7 @@ async fn memory_of_one_transaction_of_a_million_rows() {
     let mut app = TestApp::start().await;
     app.member("o1", "u1", "admin").await;
     app.stop().await;
-    let worker = WorkerProcess::start(&app.dsn, &[]).await;
+    let worker = WorkerProcess::start(&app.url, &[]).await;
     let idle = resident_mib(worker.pid());
     app.sql(
         "insert into devices (id, organization_id, name, model, status)
@@ -146,7 +146,7 @@ async fn latency_from_commit_to_client() {
     let mut app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     app.stop().await;
-    let worker = WorkerProcess::start(&app.dsn, &[]).await;
+    let worker = WorkerProcess::start(&app.url, &[]).await;
     let request = crate::bench::http::Request::get(TestApp::target(&member, "")).bearer(&member.token);
     let mut stream = crate::bench::sse::Stream::open(worker.address, request).await;
     stream.data().await;

@@ -14,7 +14,7 @@ async fn after_kill_9_the_same_ids_name_the_same_events_and_nothing_is_lost() {
     let mut app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     app.stop().await;
-    let worker = WorkerProcess::start(&app.dsn, &[]).await;
+    let worker = WorkerProcess::start(&app.url, &[]).await;
     let mut stream = open(&worker, &member.token, "&since=earliest&channel=devices,custom").await;
     for n in 0..10 {
         app.sql(&format!(
@@ -28,7 +28,7 @@ async fn after_kill_9_the_same_ids_name_the_same_events_and_nothing_is_lost() {
     app.sql("insert into devices (id, organization_id, name, model, status) values ('late', 'o1', 'D', 'M', 'ONLINE')")
         .await;
     app.sql("select walcast.emit('o1', 'done', '2')").await;
-    let worker = WorkerProcess::start(&app.dsn, &[]).await;
+    let worker = WorkerProcess::start(&app.url, &[]).await;
 
     let mut again = open(&worker, &member.token, "&since=earliest&channel=devices,custom").await;
     let replayed = again.events_until(done).await;
@@ -60,7 +60,7 @@ async fn sigterm_closes_streams_with_a_retry_and_exits_0() {
     let mut app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     app.stop().await;
-    let worker = WorkerProcess::start(&app.dsn, &[("WALCAST_HTTP_DRAIN", "300ms")]).await;
+    let worker = WorkerProcess::start(&app.url, &[("WALCAST_HTTP_DRAIN", "300ms")]).await;
     let mut streams = Vec::new();
     for _ in 0..5 {
         streams.push(open(&worker, &member.token, "").await);

@@ -1,7 +1,6 @@
 //! Where PostgreSQL's server programs are on this machine.
 
 use std::cmp::Reverse;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -64,7 +63,7 @@ impl Binaries {
             }
             return Ok(found);
         }
-        let path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
+        let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path)
             .chain(from_pg_config())
             .filter_map(|folder| Self::at(&folder))

@@ -27,6 +27,7 @@ pub struct Member {
 
 /// The reference domain, a worker in this process, and a session to write with.
 pub struct TestApp {
+    pub url: String,
     pub dsn: Dsn,
     pub config: Config,
     pub address: SocketAddr,
@@ -39,6 +40,7 @@ pub struct Builder {
     config: Config,
     catalog: Option<String>,
     before: String,
+    url: Option<String>,
     worker_dsn: Option<Box<dyn Fn(&Dsn) -> Dsn>>,
 }
 
@@ -80,6 +82,12 @@ impl Builder {
         self
     }
 
+    /// On this database, which has the domain in it.
+    pub fn on(mut self, url: String) -> Self {
+        self.url = Some(url);
+        self
+    }
+
     /// The worker reaches Postgres by another way than the test does.
     pub fn through(mut self, dsn: impl Fn(&Dsn) -> Dsn + 'static) -> Self {
         self.worker_dsn = Some(Box::new(dsn));
@@ -87,7 +95,11 @@ impl Builder {
     }
 
     pub async fn start(self) -> TestApp {
-        let dsn = server::database().await;
+        let url = match self.url {
+            Some(url) => url,
+            None => server::database().await,
+        };
+        let dsn = Dsn::parse(&url).expect("the database's URL");
         let session = server::session(&dsn).await;
         session.batch_execute(&self.before).await.expect("the test's own SQL");
         let mut config = self.config;
@@ -101,7 +113,7 @@ impl Builder {
         let worker_dsn = self.worker_dsn.map_or_else(|| dsn.clone(), |through| through(&dsn));
         let worker = App::start(config.clone(), worker_dsn).await.expect("a worker");
         let address = worker.address();
-        let app = TestApp { dsn, config, address, session, worker: Some(worker) };
+        let app = TestApp { url, dsn, config, address, session, worker: Some(worker) };
         app.ready().await;
         app
     }
@@ -109,7 +121,7 @@ impl Builder {
 
 impl TestApp {
     pub fn builder() -> Builder {
-        Builder { config: configuration(), catalog: None, before: String::new(), worker_dsn: None }
+        Builder { config: configuration(), catalog: None, before: String::new(), url: None, worker_dsn: None }
     }
 
     pub async fn start() -> Self {
@@ -128,6 +140,20 @@ impl TestApp {
     /// Runs SQL, each statement in a transaction of its own unless it says otherwise.
     pub async fn sql(&self, sql: &str) {
         self.session.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
+    }
+
+    /// Runs SQL that may fail.
+    pub async fn try_sql(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        self.session.batch_execute(sql).await
+    }
+
+    /// A new session of the test's own, after the server was restarted.
+    pub async fn reconnect(&mut self) {
+        let dsn = self.dsn.clone();
+        self.session = eventually("the server answers again", || async {
+            walcast::postgres::client::connect(&dsn).await.ok()
+        })
+        .await;
     }
 
     /// Runs SQL as one transaction; returns between what times (milliseconds since 1970) it was committed.

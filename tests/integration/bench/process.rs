@@ -5,7 +5,6 @@ use std::process::{ExitStatus, Stdio};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
-use walcast::postgres::dsn::Dsn;
 
 use super::app::JWT_SECRET;
 use super::http::Request;
@@ -18,12 +17,12 @@ pub struct WorkerProcess {
 }
 
 /// The binary with a test's database and secret in its environment.
-pub fn command(dsn: &Dsn) -> Command {
+pub fn command(url: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_walcast"));
     command
         .env_clear()
         .envs(std::env::vars().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME" | "USER" | "TMPDIR")))
-        .env("DATABASE_URL", dsn.url().expose())
+        .env("DATABASE_URL", url)
         .env("WALCAST_ACCESS_JWT_SECRET", JWT_SECRET)
         .env("WALCAST_HTTP_LISTEN", "127.0.0.1:0")
         .env("NO_COLOR", "1")
@@ -34,8 +33,8 @@ pub fn command(dsn: &Dsn) -> Command {
 
 impl WorkerProcess {
     /// Starts it and waits until it lets streams in.
-    pub async fn start(dsn: &Dsn, environment: &[(&str, &str)]) -> Self {
-        let mut command = command(dsn);
+    pub async fn start(url: &str, environment: &[(&str, &str)]) -> Self {
+        let mut command = command(url);
         command.args(["run", "--reference"]).envs(environment.iter().copied());
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary");
         let stderr = child.stderr.take().expect("its log");

@@ -16,6 +16,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 static SERVER: OnceCell<Server> = OnceCell::const_new();
 
 struct Server {
+    /// Of a database that every server has.
+    url: String,
     admin: Dsn,
     /// Migrated once; each test's database is a copy of it.
     template: String,
@@ -26,8 +28,6 @@ struct Server {
 /// What a test cluster is set to: throw-away, and enough of everything for tests side by side.
 pub fn settings() -> Vec<(String, String)> {
     [
-        ("fsync", "off"),
-        ("full_page_writes", "off"),
         ("max_connections", "400"),
         ("max_wal_senders", "300"),
         ("max_replication_slots", "300"),
@@ -41,21 +41,22 @@ pub fn settings() -> Vec<(String, String)> {
 
 impl Server {
     async fn start() -> Self {
-        let (admin, cluster) = match std::env::var("TEST_DATABASE_URL") {
-            Ok(url) => (Dsn::parse(&url).expect("TEST_DATABASE_URL"), None),
+        let (url, cluster) = match std::env::var("TEST_DATABASE_URL") {
+            Ok(url) => (url, None),
             Err(_) => {
-                let options = ClusterOptions { settings: settings(), ..ClusterOptions::default() };
+                let options = ClusterOptions { settings: settings(), durable: false, ..ClusterOptions::default() };
                 let cluster = Cluster::start(options).await.expect("a cluster of our own");
                 (cluster.dsn("postgres"), Some(cluster))
             }
         };
+        let admin = Dsn::parse(&url).expect("the server's URL");
         let template = name("template");
         let session = client::connect(&admin).await.expect("the server answers");
         sweep(&session).await;
         session.batch_execute(&format!("create database {template}")).await.expect("a template");
         let dsn = admin.with_database(&template);
         walcast::cli::migrate::run(&dsn, true).await.expect("migrations");
-        Self { admin, template, _cluster: cluster }
+        Self { url, admin, template, _cluster: cluster }
     }
 }
 
@@ -63,8 +64,15 @@ fn name(role: &str) -> String {
     format!("walcast_{role}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A fresh database with the reference domain in it.
-pub async fn database() -> Dsn {
+/// `url` with another database; it has one, and nothing after it but parameters.
+fn url_with_database(url: &str, database: &str) -> String {
+    let (base, parameters) = url.split_once('?').map_or((url, String::new()), |(b, p)| (b, format!("?{p}")));
+    let (server, _) = base.rsplit_once('/').expect("a URL that names a database");
+    format!("{server}/{database}{parameters}")
+}
+
+/// The URL of a fresh database with the reference domain in it.
+pub async fn database() -> String {
     let server = SERVER.get_or_init(Server::start).await;
     let database = name("test");
     let session = client::connect(&server.admin).await.expect("the server answers");
@@ -74,7 +82,7 @@ pub async fn database() -> Dsn {
     let create = format!("create database {database} template {}", server.template);
     session.batch_execute(&create).await.expect("a database");
     drop(copying);
-    server.admin.with_database(&database)
+    url_with_database(&server.url, &database)
 }
 
 /// Drops a test's slots and database as soon as nothing uses them. The worker ends with the test's runtime, after
