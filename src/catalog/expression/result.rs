@@ -154,12 +154,54 @@ fn encode_double(value: f64, out: &mut BytesMut) {
         let _ = write!(out, "{value}");
         return;
     }
-    let text = format!("{value:e}");
+    let mut text = format!("{value:e}");
+    let mut places = text.find('e').unwrap_or_default().saturating_sub(2);
+    while is_midpoint(value, &text) {
+        text = format!("{value:.places$e}");
+        places += 1;
+    }
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let (sign, exponent) = exponent
         .strip_prefix('-')
         .map_or(('+', exponent), |exponent| ('-', exponent));
     let _ = write!(out, "{digits}e{sign}{exponent:0>2}");
+}
+
+/// Whether `text` (`1.25e17`) lies exactly between `value` and a neighbour. It reads back as the one whose mantissa is
+/// even; PostgreSQL does not rely on that and prints more digits. So few digits can only be a midpoint where both are
+/// whole.
+fn is_midpoint(value: f64, text: &str) -> bool {
+    const MANTISSA: u32 = f64::MANTISSA_DIGITS - 1;
+    let bits = value.abs().to_bits();
+    let mantissa = u128::from(bits & ((1 << MANTISSA) - 1) | (1 << MANTISSA));
+    // value is mantissa << shift
+    let Some(shift) = (bits >> MANTISSA).checked_sub(1023 + u64::from(MANTISSA)) else {
+        return false;
+    };
+    let decimal = || {
+        let (digits, exponent) = text.trim_start_matches('-').split_once('e')?;
+        let places = digits.len().saturating_sub(2);
+        let power = exponent
+            .parse::<u32>()
+            .ok()?
+            .checked_sub(u32::try_from(places).ok()?)?;
+        digits
+            .replace('.', "")
+            .parse::<u128>()
+            .ok()?
+            .checked_mul(10_u128.checked_pow(power)?)
+    };
+    // Twice the decimal, so that the midpoints of the smallest spacing are whole too.
+    let Some(twice) = decimal().and_then(|decimal| decimal.checked_mul(2)) else {
+        return false;
+    };
+    let midpoint = |mantissa: u128| {
+        let bits_left = u64::from(mantissa.leading_zeros());
+        (shift < bits_left).then(|| mantissa << shift)
+    };
+    [2 * mantissa - 1, 2 * mantissa + 1]
+        .into_iter()
+        .any(|mantissa| midpoint(mantissa) == Some(twice))
 }
 
 fn encode_timestamp(value: &CelTimestamp, out: &mut BytesMut) {
@@ -198,6 +240,10 @@ mod tests {
             (0.0001, "0.0001"),
             (1e-7, "1e-07"),
             (5e-324, "5e-324"),
+            (369_976_007_236_387_970.0, "3.6997600723638797e+17"),
+            (9_007_199_254_740_992.0, "9.007199254740992e+15"),
+            (1e22, "1e+22"),
+            (f64::MAX, "1.7976931348623157e+308"),
             (f64::NAN, "\"NaN\""),
             (f64::NEG_INFINITY, "\"-Infinity\""),
         ] {

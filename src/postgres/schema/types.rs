@@ -107,6 +107,11 @@ impl Types {
         self.by_oid.get(&oid)
     }
 
+    /// In no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Type> {
+        self.by_oid.values()
+    }
+
     #[must_use]
     pub fn kind(&self, oid: u32) -> Option<&TypeKind> {
         self.get(oid).map(|this| &this.kind)
