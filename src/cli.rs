@@ -1,1 +1,3 @@
-//! (being written)
+//! The commands.
+
+pub mod cluster;

@@ -1,1 +1,11 @@
-//! (being written)
+//! (wip)
+mod address;
+mod clock;
+mod cors;
+mod endpoint;
+mod frames;
+mod keepalive;
+mod limits;
+mod parameters;
+mod query;
+mod refusal;
