@@ -80,10 +80,10 @@ pub(super) fn sync(id: EventId, organization: &str, reason: SyncReason) -> Vec<u
     frame
 }
 
-/// The last frame of a stream whose token has run out.
-pub(super) fn token_expired() -> Vec<u8> {
+/// The last frame of a stream, which says why: `token.expired`, `access.revoked`, `stream.evicted`.
+pub(super) fn last(name: &'static str) -> Vec<u8> {
     #[derive(Serialize)]
-    struct Expired {
+    struct Last {
         r#type: &'static str,
         timestamp: u64,
         data: Empty,
@@ -91,7 +91,7 @@ pub(super) fn token_expired() -> Vec<u8> {
     #[derive(Serialize)]
     struct Empty {}
     let mut frame = Vec::new();
-    write(&mut frame, None, &Expired { r#type: "token.expired", timestamp: now_millis(), data: Empty {} });
+    write(&mut frame, None, &Last { r#type: name, timestamp: now_millis(), data: Empty {} });
     frame
 }
 
@@ -164,8 +164,8 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_token_is_told_without_an_id() {
-        assert_eq!(fixed(&token_expired()), "data: {\"type\":\"token.expired\",\"timestamp\":0,\"data\":{}}\n\n");
+    fn the_last_frame_has_no_id() {
+        assert_eq!(fixed(&last("token.expired")), "data: {\"type\":\"token.expired\",\"timestamp\":0,\"data\":{}}\n\n");
         assert_eq!(retry(1500), b"retry: 1500\n\n");
     }
 }

@@ -1,52 +1,41 @@
-//! How many streams may be open, and how fast they may open. Per process.
+//! How many streams an address may have open, and how fast streams may open. Per process.
+//!
+//! What users and all together may have open is the hub's to count: it knows every stream.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::catalog::OrganizationId;
 use crate::config;
 
-/// Who counts against which limit.
+/// Who counts against which limit; 0 is none.
 #[derive(Debug)]
 pub(super) struct Limits {
-    configured: config::Limits,
-    counts: Mutex<Counts>,
+    streams_per_address: u32,
+    addresses: Mutex<HashMap<IpAddr, u32>>,
     opens: Mutex<Bucket>,
 }
 
-type User = (OrganizationId, Arc<str>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    streams: u32,
-    users: HashMap<User, u32>,
-    addresses: HashMap<IpAddr, u32>,
-}
-
-/// A limit that is met.
+/// The address has as many streams open as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Full {
-    User,
-    Address,
-    Streams,
-}
+pub(super) struct AddressFull;
 
 /// An open stream's place; dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Permit {
     limits: Arc<Limits>,
-    user: User,
     address: IpAddr,
 }
 
 impl Limits {
-    pub(super) fn new(configured: config::Limits) -> Arc<Self> {
-        let opens = Mutex::new(Bucket::new(configured.opens_per_second, Instant::now()));
-        Arc::new(Self { configured, counts: Mutex::default(), opens })
+    pub(super) fn new(configured: &config::Limits) -> Arc<Self> {
+        Arc::new(Self {
+            streams_per_address: configured.streams_per_address,
+            addresses: Mutex::default(),
+            opens: Mutex::new(Bucket::new(configured.opens_per_second, Instant::now())),
+        })
     }
 
     /// Whether one more stream may open in this second.
@@ -54,51 +43,30 @@ impl Limits {
         self.opens.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
 
-    /// Takes a place; nothing is taken when one of the limits is met.
-    pub(super) fn admit(
-        self: &Arc<Self>,
-        organization: &OrganizationId,
-        user: &Arc<str>,
-        address: IpAddr,
-    ) -> Result<Permit, Full> {
-        let user = (organization.clone(), Arc::clone(user));
-        let mut counts = self.counts();
-        let met = |count: u32, limit: u32| limit != 0 && count >= limit;
-        if met(counts.users.get(&user).copied().unwrap_or(0), self.configured.streams_per_user) {
-            return Err(Full::User);
+    /// Takes one of the address's places.
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, AddressFull> {
+        let mut addresses = self.addresses();
+        let open = addresses.entry(address).or_default();
+        if self.streams_per_address != 0 && *open >= self.streams_per_address {
+            return Err(AddressFull);
         }
-        if met(counts.addresses.get(&address).copied().unwrap_or(0), self.configured.streams_per_address) {
-            return Err(Full::Address);
-        }
-        if met(counts.streams, self.configured.streams) {
-            return Err(Full::Streams);
-        }
-        counts.streams += 1;
-        *counts.users.entry(user.clone()).or_default() += 1;
-        *counts.addresses.entry(address).or_default() += 1;
-        Ok(Permit { limits: Arc::clone(self), user, address })
+        *open += 1;
+        Ok(Permit { limits: Arc::clone(self), address })
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut counts = self.limits.counts();
-        counts.streams = counts.streams.saturating_sub(1);
-        release(&mut counts.users, self.user.clone());
-        release(&mut counts.addresses, self.address);
-    }
-}
-
-/// Counts down; who has none left takes no memory.
-fn release<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: K) {
-    if let Entry::Occupied(mut entry) = counts.entry(key) {
-        *entry.get_mut() -= 1;
-        if *entry.get() == 0 {
-            entry.remove();
+        if let Entry::Occupied(mut open) = self.limits.addresses().entry(self.address) {
+            *open.get_mut() -= 1;
+            // Who has none left takes no memory.
+            if *open.get() == 0 {
+                open.remove();
+            }
         }
     }
 }
@@ -134,41 +102,30 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    fn limits(user: u32, address: u32, streams: u32) -> Arc<Limits> {
-        Limits::new(config::Limits {
-            streams_per_user: user,
-            streams_per_address: address,
-            streams,
-            opens_per_second: 3,
-            ..config::Limits::default()
-        })
-    }
-
-    fn admit(limits: &Arc<Limits>, organization: &str, user: &str, last: u8) -> Result<Permit, Full> {
-        limits.admit(&OrganizationId::new(organization), &user.into(), IpAddr::from([10, 0, 0, last]))
+    fn limits(streams_per_address: u32) -> Arc<Limits> {
+        Limits::new(&config::Limits { streams_per_address, ..config::Limits::default() })
     }
 
     #[test]
-    fn each_limit_is_met_by_its_own_count() {
-        let limits = limits(1, 2, 3);
-        let first = admit(&limits, "a", "u", 1).unwrap();
-        assert_eq!(admit(&limits, "a", "u", 2).unwrap_err(), Full::User);
-        let second = admit(&limits, "b", "u", 1).unwrap();
-        assert_eq!(admit(&limits, "c", "u", 1).unwrap_err(), Full::Address);
-        let third = admit(&limits, "c", "u", 2).unwrap();
-        assert_eq!(admit(&limits, "d", "u", 3).unwrap_err(), Full::Streams);
+    fn an_address_has_its_places_and_gets_them_back() {
+        let limits = limits(2);
+        let address = |last| IpAddr::from([10, 0, 0, last]);
+        let first = limits.admit(address(1)).unwrap();
+        let second = limits.admit(address(1)).unwrap();
+        assert_eq!(limits.admit(address(1)).unwrap_err(), AddressFull);
+        let other = limits.admit(address(2)).unwrap();
         drop(first);
-        let again = admit(&limits, "a", "u", 3).unwrap();
-        drop((second, third, again));
-        let counts = limits.counts();
-        assert_eq!((counts.streams, counts.users.len(), counts.addresses.len()), (0, 0, 0));
+        let again = limits.admit(address(1)).unwrap();
+        assert_eq!(limits.admit(address(1)).unwrap_err(), AddressFull);
+        drop((second, other, again));
+        assert!(limits.addresses().is_empty());
     }
 
     #[test]
     fn zero_is_no_limit() {
-        let limits = limits(0, 0, 0);
-        let permits: Vec<_> = (0..50).map(|_| admit(&limits, "a", "u", 1).unwrap()).collect();
-        assert_eq!(limits.counts().streams, 50);
+        let limits = limits(0);
+        let permits: Vec<_> = (0..50).map(|_| limits.admit(IpAddr::from([10, 0, 0, 1])).unwrap()).collect();
+        assert_eq!(limits.addresses().values().sum::<u32>(), 50);
         drop(permits);
         let mut bucket = Bucket::new(0, Instant::now());
         assert!((0..1000).all(|_| bucket.take(Instant::now())));

@@ -28,13 +28,13 @@ pub(super) struct Parameters {
     pub(super) types: Option<BTreeSet<Arc<str>>>,
     /// Tag and values; each tag once.
     pub(super) tags: Vec<(u16, Vec<Box<[u8]>>)>,
-    pub(super) from: From,
+    pub(super) begin: Begin,
     pub(super) keepalive: Arc<Keepalive>,
 }
 
 /// Where a stream is asked to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum From {
+pub(super) enum Begin {
     Now,
     Earliest,
     After(EventId),
@@ -57,7 +57,7 @@ impl Parameters {
             channels: channels(endpoint, query)?,
             types: types(query)?,
             tags: tags(endpoint, query),
-            from: From::read(query, headers)?,
+            begin: Begin::read(query, headers)?,
             keepalive: keepalive(endpoint, query)?,
         })
     }
@@ -123,7 +123,7 @@ fn keepalive(endpoint: &Endpoint, query: &Query) -> Result<Arc<Keepalive>, Refus
     }
 }
 
-impl From {
+impl Begin {
     /// The header goes before `lastEventId`, that before `since`. An empty id is none: `EventSource` sends it so.
     fn read(query: &Query, headers: &HeaderMap) -> Result<Self, Refusal> {
         let since = query.scalar("since")?.filter(|since| !since.is_empty()).map(Self::since).transpose()?;

@@ -74,21 +74,21 @@ fn a_preset_ignores_what_it_does_not_know_and_caps_its_channels() {
 
 #[test]
 fn a_stream_starts_after_the_header_then_the_parameter_then_since_then_now() {
-    let from = |header: Option<&[u8]>, query: &str| From::read(&Query::read(Some(query)).unwrap(), &headers(header)).unwrap();
-    let id = |lsn: u64| From::After(format!("00000000000000ab.{lsn}.1").parse().unwrap());
+    let from = |header: Option<&[u8]>, query: &str| Begin::read(&Query::read(Some(query)).unwrap(), &headers(header)).unwrap();
+    let id = |lsn: u64| Begin::After(format!("00000000000000ab.{lsn}.1").parse().unwrap());
     let all = "lastEventId=00000000000000ab.2.1&since=earliest";
     assert_eq!(from(Some(b"00000000000000ab.1.1"), all), id(1));
     assert_eq!(from(None, all), id(2));
     assert_eq!(from(Some(b""), all), id(2));
-    assert_eq!(from(Some(b""), "lastEventId=&since=earliest"), From::Earliest);
+    assert_eq!(from(Some(b""), "lastEventId=&since=earliest"), Begin::Earliest);
     assert_eq!(from(None, "since=00000000000000ab.3.1"), id(3));
-    assert_eq!(from(None, "since=90s"), From::Since(Duration::from_secs(90)));
-    assert_eq!(from(None, "since="), From::Now);
-    assert_eq!(from(None, ""), From::Now);
+    assert_eq!(from(None, "since=90s"), Begin::Since(Duration::from_secs(90)));
+    assert_eq!(from(None, "since="), Begin::Now);
+    assert_eq!(from(None, ""), Begin::Now);
     // Present, and none of ours: it never falls through to the next.
-    assert_eq!(from(Some(b"42"), all), From::Unreadable);
-    assert_eq!(from(Some(b"\xff"), ""), From::Unreadable);
-    assert_eq!(from(None, "lastEventId=x&since=5m"), From::Unreadable);
+    assert_eq!(from(Some(b"42"), all), Begin::Unreadable);
+    assert_eq!(from(Some(b"\xff"), ""), Begin::Unreadable);
+    assert_eq!(from(None, "lastEventId=x&since=5m"), Begin::Unreadable);
 }
 
 #[test]
