@@ -16,6 +16,7 @@ pub mod event;
 pub mod expression;
 mod fingerprint;
 mod load;
+mod mapper;
 mod rule;
 mod spelling;
 pub mod value;
@@ -28,17 +29,27 @@ use crate::postgres::schema::{Schema, TableName};
 pub use compile::{Compiled, Identity, IdentityNeed};
 pub use error::{CatalogError, CatalogErrors, Place};
 pub use event::{Audience, Epoch, Event, EventId, Kind, OrganizationId, SyncReason, Tags};
+pub use mapper::{Counters, Mapper, Problem, ProblemKind};
 pub use spelling::{WORKER_TYPES, camel_case, is_name};
 pub use value::{Encoder, encode_string};
 
 /// The reference domain's files.
 const REFERENCE: [(&str, &str); 6] = [
-    ("activities.toml", include_str!("../catalog/reference/activities.toml")),
+    (
+        "activities.toml",
+        include_str!("../catalog/reference/activities.toml"),
+    ),
     ("devices.toml", include_str!("../catalog/reference/devices.toml")),
     ("issues.toml", include_str!("../catalog/reference/issues.toml")),
-    ("organizations.toml", include_str!("../catalog/reference/organizations.toml")),
+    (
+        "organizations.toml",
+        include_str!("../catalog/reference/organizations.toml"),
+    ),
     ("parking.toml", include_str!("../catalog/reference/parking.toml")),
-    ("properties.toml", include_str!("../catalog/reference/properties.toml")),
+    (
+        "properties.toml",
+        include_str!("../catalog/reference/properties.toml"),
+    ),
 ];
 
 /// The rules as they were written: well-formed, not yet compared with a database.
@@ -61,12 +72,17 @@ impl Catalog {
     /// # Errors
     /// As [`Catalog::load`].
     pub fn from_files(files: &[(Arc<str>, String)]) -> Result<Self, CatalogErrors> {
-        Ok(Self { tables: load::read_tables(files)? })
+        Ok(Self {
+            tables: load::read_tables(files)?,
+        })
     }
 
     /// The catalog of the reference domain.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "the files are part of the binary, and a test loads them")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the files are part of the binary, and a test loads them"
+    )]
     pub fn reference() -> Self {
         let files: Vec<_> = REFERENCE
             .iter()

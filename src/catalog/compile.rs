@@ -11,15 +11,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::mirror::MirrorSpec;
+use crate::postgres::pgoutput::Relation;
 use crate::postgres::schema::{Column, Schema, Table, TableName};
 
 use super::declaration::{Located, Ownership, TableDeclaration};
 use super::error::{CatalogErrors, Findings};
 use super::fingerprint::fingerprint;
-use super::rule::{TableRules, Target};
+use super::rule::{Join, JoinSource, TableRules, Target};
 use super::spelling::suggestion;
 
 pub use identity::{Identity, IdentityNeed};
+pub(super) use table::{FIRST_JOIN, key};
 
 /// A catalog that fits a database.
 #[derive(Debug)]
@@ -87,6 +89,21 @@ impl Compiled {
         &self.published
     }
 
+    /// Whether values of the relation can get into events.
+    pub(super) fn uses(&self, relation: &Relation) -> bool {
+        self.published
+            .iter()
+            .any(|name| name.name == relation.name && name.schema == relation.namespace)
+    }
+
+    /// The table that a join's rows are of.
+    pub(super) fn join_table<'a>(&'a self, join: &'a Join) -> Option<&'a TableName> {
+        match &join.source {
+            JoinSource::Mirror { table, .. } => Some(table),
+            JoinSource::Transaction { target } => self.targets.get(*target).map(|target| &target.table),
+        }
+    }
+
     /// The catalog's part of an epoch: the same in every process for the same catalog.
     #[must_use]
     pub const fn fingerprint(&self) -> u64 {
@@ -97,7 +114,10 @@ impl Compiled {
 pub(super) fn compile(declared: &[TableDeclaration], schema: &Schema) -> Result<Compiled, CatalogErrors> {
     let mut compiler = Compiler {
         schema,
-        ownerships: declared.iter().filter_map(|t| Some((&t.name, t.organization.as_ref().map(|o| &o.value)))).collect(),
+        ownerships: declared
+            .iter()
+            .filter_map(|t| Some((&t.name, t.organization.as_ref().map(|o| &o.value))))
+            .collect(),
         findings: Findings::default(),
         targets: Vec::new(),
         mirrors: BTreeMap::new(),
@@ -128,7 +148,11 @@ pub(super) fn compile(declared: &[TableDeclaration], schema: &Schema) -> Result<
         .collect();
     let rules = || tables.iter().flat_map(|table| &table.rules);
     let compiled = Compiled {
-        by_name: tables.iter().enumerate().map(|(index, table)| (table.name.clone(), index)).collect(),
+        by_name: tables
+            .iter()
+            .enumerate()
+            .map(|(index, table)| (table.name.clone(), index))
+            .collect(),
         inherited: inherited(&tables),
         channels: rules().map(|rule| rule.channel.to_string()).collect(),
         event_types: rules().map(|rule| rule.event_type.to_string()).collect(),
@@ -136,7 +160,11 @@ pub(super) fn compile(declared: &[TableDeclaration], schema: &Schema) -> Result<
         mirror_specs: compiler
             .mirrors
             .into_iter()
-            .map(|(table, draft)| MirrorSpec { table, columns: draft.columns, indexes: draft.indexes })
+            .map(|(table, draft)| MirrorSpec {
+                table,
+                columns: draft.columns,
+                indexes: draft.indexes,
+            })
             .collect(),
         targets: compiler.targets,
         tag_names: compiler.tag_names,
@@ -152,7 +180,11 @@ fn inherited(tables: &[TableRules]) -> HashMap<Arc<str>, Inherited> {
     for rule in tables.iter().flat_map(|table| &table.rules) {
         let one = Inherited::One {
             channel: Arc::clone(&rule.channel),
-            roles: rule.only.as_ref().map(|only| only.roles.clone()).unwrap_or_default(),
+            roles: rule
+                .only
+                .as_ref()
+                .map(|only| only.roles.roles.clone())
+                .unwrap_or_default(),
             needs_user: rule.only.as_ref().is_some_and(|only| only.user.is_some()),
         };
         types
@@ -191,16 +223,19 @@ impl<'a> Compiler<'a> {
         let Some(table) = self.schema.tables.get(name) else {
             let known: Vec<String> = self.schema.tables.keys().map(ToString::to_string).collect();
             let hint = suggestion(&name.to_string(), known.iter().map(String::as_str));
-            self.findings.add(place, format!("there is no table {name} in the database; {hint}"));
+            self.findings
+                .add(place, format!("there is no table {name} in the database; {hint}"));
             return None;
         };
         if let Some(root) = &table.root {
-            let message = format!("{name} is a partition, its changes are published as those of {root}; name {root}");
+            let message =
+                format!("{name} is a partition, its changes are published as those of {root}; name {root}");
             self.findings.add(place, message);
             return None;
         }
         if !table.logged {
-            let message = format!("{name} is unlogged, its changes are not in the WAL; alter table {name} set logged");
+            let message =
+                format!("{name} is unlogged, its changes are not in the WAL; alter table {name} set logged");
             self.findings.add(place, message);
             return None;
         }
@@ -208,10 +243,18 @@ impl<'a> Compiler<'a> {
     }
 
     /// The column of that name, if it is in the stream.
-    fn find_column(&mut self, table: &'a Table, name: &str, place: &super::error::Place) -> Option<&'a Column> {
+    fn find_column(
+        &mut self,
+        table: &'a Table,
+        name: &str,
+        place: &super::error::Place,
+    ) -> Option<&'a Column> {
         let Some(column) = table.column(name) else {
             let hint = suggestion(name, streamed(table));
-            self.findings.add(place, format!("table {} has no column {name:?}; {hint}", table.name));
+            self.findings.add(
+                place,
+                format!("table {} has no column {name:?}; {hint}", table.name),
+            );
             return None;
         };
         if column.generated {
@@ -226,17 +269,25 @@ impl<'a> Compiler<'a> {
     }
 
     fn tag(&mut self, name: &str) -> Option<u16> {
-        let index = self.tag_names.iter().position(|known| known == name).unwrap_or_else(|| {
-            self.tag_names.push(name.to_owned());
-            self.tag_names.len() - 1
-        });
+        let index = self
+            .tag_names
+            .iter()
+            .position(|known| known == name)
+            .unwrap_or_else(|| {
+                self.tag_names.push(name.to_owned());
+                self.tag_names.len() - 1
+            });
         u16::try_from(index).ok()
     }
 }
 
 /// The columns that the stream carries.
 fn streamed(table: &Table) -> impl Iterator<Item = &str> {
-    table.columns.iter().filter(|column| !column.generated).map(|column| column.name.as_str())
+    table
+        .columns
+        .iter()
+        .filter(|column| !column.generated)
+        .map(|column| column.name.as_str())
 }
 
 /// Where `name` is in `names`; added at the end when it is not.

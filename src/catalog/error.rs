@@ -58,7 +58,10 @@ pub(super) struct Findings(Vec<CatalogError>);
 
 impl Findings {
     pub(super) fn add(&mut self, place: &Place, message: impl Into<String>) {
-        let error = CatalogError { place: place.clone(), message: message.into() };
+        let error = CatalogError {
+            place: place.clone(),
+            message: message.into(),
+        };
         if !self.0.contains(&error) {
             self.0.push(error);
         }
@@ -69,7 +72,8 @@ impl Findings {
         if self.0.is_empty() {
             return Ok(found);
         }
-        self.0.sort_by(|a, b| (&a.place.file, a.place.line).cmp(&(&b.place.file, b.place.line)));
+        self.0
+            .sort_by(|a, b| (&a.place.file, a.place.line).cmp(&(&b.place.file, b.place.line)));
         Err(CatalogErrors(self.0))
     }
 }

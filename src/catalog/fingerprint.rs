@@ -9,7 +9,8 @@ use crate::postgres::schema::TableName;
 use crate::source::Operation;
 
 use super::declaration::{
-    EventDeclaration, FieldDeclaration, Form, Image, JoinDeclaration, JoinKind, Literal, Ownership, TableDeclaration,
+    EventDeclaration, FieldDeclaration, Form, Image, JoinDeclaration, JoinKind, Literal, Ownership,
+    TableDeclaration,
 };
 
 /// Of the declared tables, in whatever order, and the names of those published.
@@ -22,7 +23,10 @@ pub(super) fn fingerprint(tables: &[TableDeclaration], published: &[TableName]) 
     published.sort();
     hash.list(&published, |hash, name| name.feed(hash));
     let digest = hash.0.finalize();
-    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    digest
+        .iter()
+        .take(8)
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 struct Hash(Sha256);
@@ -66,7 +70,13 @@ impl Feed for TableName {
 
 impl Feed for TableDeclaration {
     fn feed(&self, hash: &mut Hash) {
-        let Self { name, place: _, organization, joins, events } = self;
+        let Self {
+            name,
+            place: _,
+            organization,
+            joins,
+            events,
+        } = self;
         name.feed(hash);
         hash.option(organization.as_ref(), |hash, ownership| match &ownership.value {
             Ownership::Every => hash.number(0),
@@ -79,7 +89,14 @@ impl Feed for TableDeclaration {
 
 impl Feed for JoinDeclaration {
     fn feed(&self, hash: &mut Hash) {
-        let Self { name, place: _, kind, table, key, of } = self;
+        let Self {
+            name,
+            place: _,
+            kind,
+            table,
+            key,
+            of,
+        } = self;
         hash.text(name);
         hash.number(match kind {
             JoinKind::Lookup => 0,
@@ -94,7 +111,18 @@ impl Feed for JoinDeclaration {
 
 impl Feed for EventDeclaration {
     fn feed(&self, hash: &mut Hash) {
-        let Self { event_type, place: _, on, channel, tags, changed, became, expression, only, data } = self;
+        let Self {
+            event_type,
+            place: _,
+            on,
+            channel,
+            tags,
+            changed,
+            became,
+            expression,
+            only,
+            data,
+        } = self;
         hash.text(event_type);
         for operation in [Operation::Insert, Operation::Update, Operation::Delete] {
             hash.number(u64::from(on.contains(&operation)));
@@ -119,7 +147,9 @@ impl Feed for EventDeclaration {
                 Literal::Boolean(value) => hash.number(2 + u64::from(*value)),
             }
         });
-        hash.option(expression.as_ref(), |hash, expression| hash.text(&expression.value));
+        hash.option(expression.as_ref(), |hash, expression| {
+            hash.text(&expression.value)
+        });
         hash.option(only.as_ref(), |hash, only| {
             hash.list(&only.roles, |hash, role| hash.text(role));
             hash.option(only.user.as_ref(), |hash, user| hash.text(&user.value));
@@ -130,7 +160,12 @@ impl Feed for EventDeclaration {
 
 impl Feed for FieldDeclaration {
     fn feed(&self, hash: &mut Hash) {
-        let Self { name, place: _, omit_null, form } = self;
+        let Self {
+            name,
+            place: _,
+            omit_null,
+            form,
+        } = self;
         hash.text(name);
         hash.number(u64::from(*omit_null));
         match form {

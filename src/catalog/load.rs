@@ -14,8 +14,8 @@ use crate::postgres::schema::TableName;
 use crate::source::Operation;
 
 use super::declaration::{
-    EventDeclaration, JoinDeclaration, JoinKind, Literal, Located, OnlyDeclaration, Ownership, TableDeclaration,
-    TagDeclaration,
+    EventDeclaration, JoinDeclaration, JoinKind, Literal, Located, OnlyDeclaration, Ownership,
+    TableDeclaration, TagDeclaration,
 };
 use super::document::{self, Entry, Node, Value};
 use super::error::{CatalogErrors, Findings, Place};
@@ -31,8 +31,14 @@ const RESERVED_ROWS: [&str; 8] = ["new", "old", "changed", "op", "true", "false"
 pub(super) fn read_files(path: &Path) -> Result<Vec<(Arc<str>, String)>, CatalogErrors> {
     let mut findings = Findings::default();
     let mut fail = |path: &Path, error: &std::io::Error| {
-        let place = Place { file: path.display().to_string().into(), line: 0 };
-        findings.add(&place, format!("can't be read ({error}); catalog.path names a TOML file or a folder of them"));
+        let place = Place {
+            file: path.display().to_string().into(),
+            line: 0,
+        };
+        findings.add(
+            &place,
+            format!("can't be read ({error}); catalog.path names a TOML file or a folder of them"),
+        );
     };
     let mut paths = vec![path.to_owned()];
     if path.is_dir() {
@@ -52,7 +58,10 @@ pub(super) fn read_files(path: &Path) -> Result<Vec<(Arc<str>, String)>, Catalog
         }
     }
     if files.is_empty() {
-        let place = Place { file: path.display().to_string().into(), line: 0 };
+        let place = Place {
+            file: path.display().to_string().into(),
+            line: 0,
+        };
         findings.add(&place, "holds no catalog; put at least one .toml file there");
     }
     findings.unless_any(files)
@@ -70,7 +79,9 @@ pub(super) fn read_tables(files: &[(Arc<str>, String)]) -> Result<Vec<TableDecla
                 reader.add(&entry.place, format!("unknown key {:?}; {hint}", entry.key));
                 continue;
             }
-            let Some(entries) = reader.table(&entry.node, "tables") else { continue };
+            let Some(entries) = reader.table(&entry.node, "tables") else {
+                continue;
+            };
             for entry in entries {
                 let name = TableName::parse(&entry.key);
                 if let Some(first) = places.get(&name) {
@@ -101,10 +112,16 @@ fn read_table(reader: &mut Reader, name: TableName, entry: &Entry) -> Option<Tab
     for Entry { key, place, node } in entries {
         match key.as_str() {
             "organization" => {
-                table.organization = reader.text(node, "organization", "a column, or \"*\"").map(|text| Located {
-                    value: if text == "*" { Ownership::Every } else { Ownership::Column(text) },
-                    place: place.clone(),
-                });
+                table.organization = reader
+                    .text(node, "organization", "a column, or \"*\"")
+                    .map(|text| Located {
+                        value: if text == "*" {
+                            Ownership::Every
+                        } else {
+                            Ownership::Column(text)
+                        },
+                        place: place.clone(),
+                    });
             }
             "channel" => defaults.channel = reader.name(node, "channel"),
             "tags" => defaults.tags = read_tags(reader, node),
@@ -141,11 +158,23 @@ fn read_tags(reader: &mut Reader, node: &Node) -> Vec<TagDeclaration> {
     let mut tags = Vec::new();
     for Entry { key, place, node } in reader.table(node, "tags").unwrap_or_default() {
         if !is_name(key) {
-            reader.add(place, format!("tag {key:?} is no name; names match [A-Za-z0-9._:-]{{1,100}}"));
+            reader.add(
+                place,
+                format!("tag {key:?} is no name; names match [A-Za-z0-9._:-]{{1,100}}"),
+            );
         } else if STREAM_PARAMETERS.contains(&key.as_str()) {
-            reader.add(place, format!("tag {key:?} is a stream's own parameter; choose another name"));
+            reader.add(
+                place,
+                format!("tag {key:?} is a stream's own parameter; choose another name"),
+            );
         } else if let Some(column) = reader.text(node, &format!("tag {key:?}"), "a column") {
-            tags.push(TagDeclaration { name: key.clone(), column: Located { value: column, place: place.clone() } });
+            tags.push(TagDeclaration {
+                name: key.clone(),
+                column: Located {
+                    value: column,
+                    place: place.clone(),
+                },
+            });
         }
     }
     tags
@@ -153,22 +182,44 @@ fn read_tags(reader: &mut Reader, node: &Node) -> Vec<TagDeclaration> {
 
 fn read_joins(reader: &mut Reader, node: &Node, related: bool, joins: &mut Vec<JoinDeclaration>) {
     let form = if related { "related" } else { "lookup" };
-    for Entry { key: name, place, node } in reader.table(node, form).unwrap_or_default() {
+    for Entry {
+        key: name,
+        place,
+        node,
+    } in reader.table(node, form).unwrap_or_default()
+    {
         let what = format!("{form}.{name}");
         let mut letters = name.chars();
-        let identifier = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        let identifier = letters
+            .next()
+            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
             && letters.all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !identifier {
-            reader.add(place, format!("{what} can't be used in expressions; name it by letters, digits and _"));
+            reader.add(
+                place,
+                format!("{what} can't be used in expressions; name it by letters, digits and _"),
+            );
         }
         if RESERVED_ROWS.contains(&name.as_str()) {
-            reader.add(place, format!("{what} has a name that expressions use already; choose another"));
+            reader.add(
+                place,
+                format!("{what} has a name that expressions use already; choose another"),
+            );
         }
         if joins.iter().any(|join| join.name == *name) {
-            reader.add(place, format!("{what} is a name used twice in this table; choose another"));
+            reader.add(
+                place,
+                format!("{what} is a name used twice in this table; choose another"),
+            );
         }
-        let Some(entries) = reader.table(node, &what) else { continue };
-        let keys: &[&str] = if related { &["table", "key", "of", "take"] } else { &["table", "key", "of"] };
+        let Some(entries) = reader.table(node, &what) else {
+            continue;
+        };
+        let keys: &[&str] = if related {
+            &["table", "key", "of", "take"]
+        } else {
+            &["table", "key", "of"]
+        };
         reader.check_keys(entries, keys, &what);
         let table = reader.required_text(entries, place, "table", &what, "the other table");
         let key = reader.required_text(entries, place, "key", &what, "a column of the other table");
@@ -181,29 +232,50 @@ fn read_joins(reader: &mut Reader, node: &Node, related: bool, joins: &mut Vec<J
                 Value::String(text) if text == "last" => JoinKind::RelatedLast,
                 other => {
                     let found = reader::shown(other);
-                    reader.add(&take.place, format!("{what}.take is {found}; write \"first\" or \"last\""));
+                    reader.add(
+                        &take.place,
+                        format!("{what}.take is {found}; write \"first\" or \"last\""),
+                    );
                     continue;
                 }
             },
         };
         if let (Some(table), Some(key), Some(of)) = (table, key, of) {
-            let table = Located { value: TableName::parse(&table.value), place: table.place };
-            joins.push(JoinDeclaration { name: name.clone(), place: place.clone(), kind, table, key, of });
+            let table = Located {
+                value: TableName::parse(&table.value),
+                place: table.place,
+            };
+            joins.push(JoinDeclaration {
+                name: name.clone(),
+                place: place.clone(),
+                kind,
+                table,
+                key,
+                of,
+            });
         }
     }
 }
 
 fn read_event(reader: &mut Reader, node: &Node, defaults: &Defaults) -> Option<EventDeclaration> {
     let entries = reader.table(node, "an event")?;
-    let place = entries.first().map_or_else(|| node.place.clone(), |entry| entry.place.clone());
+    let place = entries
+        .first()
+        .map_or_else(|| node.place.clone(), |entry| entry.place.clone());
     reader.check_keys(entries, &EVENT_KEYS, "an event");
     let event_type = reader.required_text(entries, &place, "type", "an event", "its type")?;
     let what = format!("event {:?}", event_type.value);
     if !is_name(&event_type.value) {
-        reader.add(&event_type.place, format!("{what} is no name; names match [A-Za-z0-9._:-]{{1,100}}"));
+        reader.add(
+            &event_type.place,
+            format!("{what} is no name; names match [A-Za-z0-9._:-]{{1,100}}"),
+        );
     }
     if WORKER_TYPES.contains(&event_type.value.as_str()) {
-        reader.add(&event_type.place, format!("{what} is the worker's own type; choose another name"));
+        reader.add(
+            &event_type.place,
+            format!("{what} is the worker's own type; choose another name"),
+        );
     }
     let mut event = EventDeclaration {
         event_type: event_type.value,
@@ -234,20 +306,33 @@ fn read_event(reader: &mut Reader, node: &Node, defaults: &Defaults) -> Option<E
         reader.add(&event.place, message);
     }
     if channel.is_none() && !entries.iter().any(|entry| entry.key == "channel") {
-        reader.add(&event.place, format!("{what} has no channel; give it one, or give the table one"));
+        reader.add(
+            &event.place,
+            format!("{what} has no channel; give it one, or give the table one"),
+        );
     }
     event.channel = channel.unwrap_or_default();
     if event.on.contains(&Operation::Delete) && !(event.changed.is_empty() && event.became.is_empty()) {
-        let message = format!("{what} can't change by a delete; leave \"delete\" out of on, or make it an event of its own");
+        let message = format!(
+            "{what} can't change by a delete; leave \"delete\" out of on, or make it an event of its own"
+        );
         reader.add(&event.place, message);
     }
     Some(event)
 }
 
 fn read_operations(reader: &mut Reader, node: &Node, what: &str) -> Vec<Operation> {
-    let names = [("insert", Operation::Insert), ("update", Operation::Update), ("delete", Operation::Delete)];
+    let names = [
+        ("insert", Operation::Insert),
+        ("update", Operation::Update),
+        ("delete", Operation::Delete),
+    ];
     let mut operations = Vec::new();
-    for (text, place) in reader.texts(node, &format!("{what}: on"), "\"insert\", \"update\" or \"delete\"") {
+    for (text, place) in reader.texts(
+        node,
+        &format!("{what}: on"),
+        "\"insert\", \"update\" or \"delete\"",
+    ) {
         match names.iter().find(|(name, _)| *name == text) {
             Some((_, operation)) if !operations.contains(operation) => operations.push(*operation),
             Some(_) => reader.add(&place, format!("{what}: on says {text:?} twice; once is enough")),
@@ -267,7 +352,9 @@ fn read_when(reader: &mut Reader, node: &Node, event: &mut EventDeclaration) {
         match key.as_str() {
             "changed" => {
                 let columns = reader.texts(node, "when.changed", "columns");
-                event.changed.extend(columns.into_iter().map(|(value, place)| Located { value, place }));
+                event
+                    .changed
+                    .extend(columns.into_iter().map(|(value, place)| Located { value, place }));
             }
             "became" => {
                 for Entry { key, place, node } in reader.table(node, "when.became").unwrap_or_default() {
@@ -284,13 +371,22 @@ fn read_when(reader: &mut Reader, node: &Node, event: &mut EventDeclaration) {
                             continue;
                         }
                     };
-                    event.became.push((Located { value: key.clone(), place: place.clone() }, literal));
+                    event.became.push((
+                        Located {
+                            value: key.clone(),
+                            place: place.clone(),
+                        },
+                        literal,
+                    ));
                 }
             }
             "expr" => {
                 event.expression = reader
                     .text(node, "when.expr", "an expression")
-                    .map(|value| Located { value, place: place.clone() });
+                    .map(|value| Located {
+                        value,
+                        place: place.clone(),
+                    });
             }
             _ => {}
         }
@@ -300,20 +396,35 @@ fn read_when(reader: &mut Reader, node: &Node, event: &mut EventDeclaration) {
 fn read_only(reader: &mut Reader, node: &Node, what: &str) -> Option<OnlyDeclaration> {
     let entries = reader.table(node, "only")?;
     reader.check_keys(entries, &["roles", "user"], "only");
-    let mut only = OnlyDeclaration { roles: Vec::new(), user: None };
+    let mut only = OnlyDeclaration {
+        roles: Vec::new(),
+        user: None,
+    };
     for Entry { key, place, node } in entries {
         match key.as_str() {
-            "roles" => only.roles = reader.texts(node, "only.roles", "roles").into_iter().map(|(r, _)| r).collect(),
+            "roles" => {
+                only.roles = reader
+                    .texts(node, "only.roles", "roles")
+                    .into_iter()
+                    .map(|(r, _)| r)
+                    .collect()
+            }
             "user" => {
                 only.user = reader
                     .text(node, "only.user", "a column that holds a user's id")
-                    .map(|value| Located { value, place: place.clone() });
+                    .map(|value| Located {
+                        value,
+                        place: place.clone(),
+                    });
             }
             _ => {}
         }
     }
     if entries.is_empty() {
-        reader.add(&node.place, format!("{what}: only admits nobody; name roles, or user, or leave it out"));
+        reader.add(
+            &node.place,
+            format!("{what}: only admits nobody; name roles, or user, or leave it out"),
+        );
     }
     Some(only)
 }

@@ -9,6 +9,7 @@ use crate::postgres::schema::TableName;
 use crate::source::Operation;
 
 use super::declaration::Image;
+use super::event::Audience;
 use super::expression::Expression;
 
 /// Index into [`TableRules::columns`].
@@ -28,6 +29,12 @@ pub(super) struct TableRules {
     pub(super) joins: Vec<Join>,
     pub(super) rules: Vec<Rule>,
     pub(super) channels: Arc<[Arc<str>]>,
+}
+
+impl TableRules {
+    pub(super) fn fires_on(&self, operation: Operation) -> bool {
+        self.rules.iter().any(|rule| rule.operations.contains(operation))
+    }
 }
 
 /// A row of another table.
@@ -98,9 +105,23 @@ impl Envelope {
     /// Both are names, in which nothing needs escaping.
     pub(super) fn new(event_type: &str, channel: &str) -> Self {
         Self {
-            event_type: format!("\",\"type\":\"{event_type}\",\"timestamp\":").into_bytes().into(),
-            channel: format!(",\"channel\":\"{channel}\",\"data\":").into_bytes().into(),
+            event_type: format!("\",\"type\":\"{event_type}\",\"timestamp\":")
+                .into_bytes()
+                .into(),
+            channel: format!(",\"channel\":\"{channel}\",\"data\":")
+                .into_bytes()
+                .into(),
         }
+    }
+}
+
+impl Rule {
+    /// `when.expr`, for a message about it.
+    pub(super) fn condition_expression(&self) -> Option<&Computed> {
+        self.conditions.iter().find_map(|condition| match condition {
+            Condition::Expression(computed) => Some(&**computed),
+            Condition::Changed(_) | Condition::Became(..) => None,
+        })
     }
 }
 
@@ -148,7 +169,8 @@ pub(super) struct Computed {
 
 #[derive(Debug)]
 pub(super) struct Only {
-    pub(super) roles: Vec<Arc<str>>,
+    /// Holders of the roles alone.
+    pub(super) roles: Arc<Audience>,
     pub(super) user: Option<Slot>,
 }
 
@@ -178,6 +200,7 @@ pub(super) enum Form {
 
 #[derive(Debug)]
 pub(super) struct JoinField {
+    pub(super) name: Box<str>,
     pub(super) key: Box<[u8]>,
     pub(super) column: usize,
     pub(super) omit_null: bool,

@@ -57,10 +57,21 @@ impl Need {
         if self.mirrored {
             self.columns.extend(table.primary_key.iter().cloned());
         }
-        let columns: Vec<String> =
-            super::streamed(table).filter(|name| self.every || self.columns.contains(*name)).map(str::to_owned).collect();
+        let columns: Vec<String> = super::streamed(table)
+            .filter(|name| self.every || self.columns.contains(*name))
+            .map(str::to_owned)
+            .collect();
         let in_key = columns.iter().all(|name| table.primary_key.contains(name));
-        let identity = if in_key && !table.primary_key.is_empty() { Identity::Default } else { Identity::Full };
-        IdentityNeed { table: table.name.clone(), identity, columns, mirrored: self.mirrored }
+        let identity = if in_key && !table.primary_key.is_empty() {
+            Identity::Default
+        } else {
+            Identity::Full
+        };
+        IdentityNeed {
+            table: table.name.clone(),
+            identity,
+            columns,
+            mirrored: self.mirrored,
+        }
     }
 }

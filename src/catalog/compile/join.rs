@@ -15,14 +15,21 @@ pub(super) struct JoinDraft<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    pub(super) fn join(&mut self, draft: &mut Draft<'a>, declared: &JoinDeclaration) -> Option<JoinDraft<'a>> {
+    pub(super) fn join(
+        &mut self,
+        draft: &mut Draft<'a>,
+        declared: &JoinDeclaration,
+    ) -> Option<JoinDraft<'a>> {
         let of = self.find_column(draft.table, &declared.of.value, &declared.of.place);
         let target = self.find_table(&declared.table)?;
         let key = self.find_column(target, &declared.key.value, &declared.key.place);
         let (of, key) = (of?, key?);
         if !self.comparable(of, key) {
             let type_name = |column: &Column| {
-                self.schema.types.get(column.type_oid).map_or_else(|| "unknown".to_owned(), |this| this.name.clone())
+                self.schema
+                    .types
+                    .get(column.type_oid)
+                    .map_or_else(|| "unknown".to_owned(), |this| this.name.clone())
             };
             let message = format!(
                 "{}.{} is {} and {}.{} is {}: they are compared as text; name columns of one type",
@@ -59,11 +66,24 @@ impl<'a> Compiler<'a> {
                 columns: Vec::new(),
                 first: declared.kind == JoinKind::RelatedFirst,
             });
-            JoinSource::Transaction { target: self.targets.len() - 1 }
+            JoinSource::Transaction {
+                target: self.targets.len() - 1,
+            }
         };
         let of = draft.slot(&of.name);
-        let join = Join { name: declared.name.clone(), of, source, scoped, columns: Vec::new(), scope: Vec::new() };
-        Some(JoinDraft { kind: declared.kind, target, join })
+        let join = Join {
+            name: declared.name.clone(),
+            of,
+            source,
+            scoped,
+            columns: Vec::new(),
+            scope: Vec::new(),
+        };
+        Some(JoinDraft {
+            kind: declared.kind,
+            target,
+            join,
+        })
     }
 
     /// Values of both types have one text for one value, and the same one.
@@ -94,28 +114,45 @@ impl<'a> Compiler<'a> {
     fn mirror(&mut self, target: &Table, key: &str, organization: Option<String>) -> JoinSource {
         let index: Vec<String> = std::iter::once(key.to_owned()).chain(organization).collect();
         let mirror = self.mirrors.entry(target.name.clone()).or_default();
-        let position = mirror.indexes.iter().position(|known| *known == index).unwrap_or_else(|| {
-            mirror.indexes.push(index);
-            mirror.indexes.len() - 1
-        });
-        JoinSource::Mirror { table: target.name.clone(), index: position }
+        let position = mirror
+            .indexes
+            .iter()
+            .position(|known| *known == index)
+            .unwrap_or_else(|| {
+                mirror.indexes.push(index);
+                mirror.indexes.len() - 1
+            });
+        JoinSource::Mirror {
+            table: target.name.clone(),
+            index: position,
+        }
     }
 
     /// Takes a column of a join's row.
     pub(super) fn join_column(&mut self, draft: &mut JoinDraft<'a>, column: &Column) -> usize {
-        if let Some(known) = draft.join.columns.iter().position(|known| known.name == column.name) {
+        if let Some(known) = draft
+            .join
+            .columns
+            .iter()
+            .position(|known| known.name == column.name)
+        {
             return known;
         }
         let position = match &draft.join.source {
-            JoinSource::Mirror { table, .. } => {
-                intern(&mut self.mirrors.entry(table.clone()).or_default().columns, &column.name)
-            }
+            JoinSource::Mirror { table, .. } => intern(
+                &mut self.mirrors.entry(table.clone()).or_default().columns,
+                &column.name,
+            ),
             JoinSource::Transaction { target } => match self.targets.get_mut(*target) {
                 Some(target) => intern(&mut target.columns, &column.name),
                 None => 0,
             },
         };
-        draft.join.columns.push(JoinColumn { name: column.name.clone(), type_oid: column.type_oid, position });
+        draft.join.columns.push(JoinColumn {
+            name: column.name.clone(),
+            type_oid: column.type_oid,
+            position,
+        });
         draft.join.columns.len() - 1
     }
 }

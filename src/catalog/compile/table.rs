@@ -8,8 +8,11 @@ use crate::catalog::declaration::{
     self, EventDeclaration, FieldDeclaration, Image, JoinKind, Literal, Located, Ownership, TableDeclaration,
 };
 use crate::catalog::error::Place;
+use crate::catalog::event::Audience;
 use crate::catalog::expression::{Changed, Expression, Scope};
-use crate::catalog::rule::{Computed, Condition, Envelope, Field, Form, JoinField, Only, Operations, Rule, TableRules};
+use crate::catalog::rule::{
+    Computed, Condition, Envelope, Field, Form, JoinField, Only, Operations, Rule, TableRules,
+};
 use crate::catalog::spelling::suggestion;
 use crate::catalog::value::encode_string;
 use crate::postgres::schema::{Column, Table};
@@ -45,7 +48,10 @@ impl Draft<'_> {
 
 impl<'a> Compiler<'a> {
     pub(super) fn table(&mut self, declared: &TableDeclaration) -> Option<(TableRules, Need)> {
-        let name = Located { value: declared.name.clone(), place: declared.place.clone() };
+        let name = Located {
+            value: declared.name.clone(),
+            place: declared.place.clone(),
+        };
         let table = self.find_table(&name)?;
         let mut draft = Draft {
             table,
@@ -57,13 +63,19 @@ impl<'a> Compiler<'a> {
             need: Need::default(),
         };
         let organization = match &declared.organization {
-            Some(Located { value: Ownership::Column(column), place }) => {
+            Some(Located {
+                value: Ownership::Column(column),
+                place,
+            }) => {
                 self.find_column(table, column, place)?;
                 draft.organization_column = Some(column.clone());
                 draft.need(column);
                 Some(draft.slot(column))
             }
-            Some(Located { value: Ownership::Every, .. }) => {
+            Some(Located {
+                value: Ownership::Every,
+                ..
+            }) => {
                 draft.every_organization = true;
                 None
             }
@@ -75,25 +87,41 @@ impl<'a> Compiler<'a> {
                 complete = false;
                 continue;
             };
-            draft.scope.add_row(&self.schema.types, &join.join.name, typed(join.target));
+            draft
+                .scope
+                .add_row(&self.schema.types, &join.join.name, typed(join.target));
             draft.joins.push(join);
         }
         // What follows would only complain that a join that is there is not.
         complete.then_some(())?;
-        let rules: Vec<Rule> = declared.events.iter().filter_map(|event| self.rule(&mut draft, event)).collect();
+        let rules: Vec<Rule> = declared
+            .events
+            .iter()
+            .filter_map(|event| self.rule(&mut draft, event))
+            .collect();
         let mut channels: Vec<Arc<str>> = rules.iter().map(|rule| Arc::clone(&rule.channel)).collect();
         channels.sort();
         channels.dedup();
-        let places = |table: &Table, find: &dyn Fn(&str) -> Option<usize>| streamed(table).map(find).collect();
-        let slots = places(table, &|name| draft.columns.iter().position(|column| column == name));
+        let places =
+            |table: &Table, find: &dyn Fn(&str) -> Option<usize>| streamed(table).map(find).collect();
+        let slots = places(table, &|name| {
+            draft.columns.iter().position(|column| column == name)
+        });
         for join in &mut draft.joins {
             let taken = &join.join.columns;
-            join.join.scope = places(join.target, &|name| taken.iter().position(|column| column.name == name));
+            join.join.scope = places(join.target, &|name| {
+                taken.iter().position(|column| column.name == name)
+            });
         }
         let rules = TableRules {
             name: declared.name.clone(),
             scope: slots,
-            generated: table.columns.iter().filter(|c| c.generated).map(|c| c.name.clone()).collect(),
+            generated: table
+                .columns
+                .iter()
+                .filter(|c| c.generated)
+                .map(|c| c.name.clone())
+                .collect(),
             columns: draft.columns,
             organization,
             joins: draft.joins.into_iter().map(|draft| draft.join).collect(),
@@ -116,7 +144,10 @@ impl<'a> Compiler<'a> {
         }
         let conditions = self.conditions(draft, event);
         let only = event.only.as_ref().map(|only| Only {
-            roles: only.roles.iter().map(|role| role.as_str().into()).collect(),
+            roles: Arc::new(Audience {
+                roles: only.roles.iter().map(|role| role.as_str().into()).collect(),
+                user: None,
+            }),
             user: only.user.as_ref().and_then(|user| {
                 let column = self.find_column(draft.table, &user.value, &user.place)?;
                 if operations.delete {
@@ -127,7 +158,11 @@ impl<'a> Compiler<'a> {
         });
         let data = self.fields(draft, &event.data, operations, "");
         if operations.delete {
-            let keys: Vec<_> = draft.joins.iter().filter_map(|join| draft.columns.get(join.join.of).cloned()).collect();
+            let keys: Vec<_> = draft
+                .joins
+                .iter()
+                .filter_map(|join| draft.columns.get(join.join.of).cloned())
+                .collect();
             for key in keys {
                 draft.need(&key);
             }
@@ -151,7 +186,10 @@ impl<'a> Compiler<'a> {
         let mut conditions = Vec::new();
         let mut slots = Vec::new();
         for column in &event.changed {
-            if self.find_column(draft.table, &column.value, &column.place).is_some() {
+            if self
+                .find_column(draft.table, &column.value, &column.place)
+                .is_some()
+            {
                 slots.push(draft.slot(&column.value));
                 if operations.update {
                     draft.need(&column.value);
@@ -162,7 +200,9 @@ impl<'a> Compiler<'a> {
             conditions.push(Condition::Changed(slots));
         }
         for (name, literal) in &event.became {
-            let Some(column) = self.find_column(draft.table, &name.value, &name.place) else { continue };
+            let Some(column) = self.find_column(draft.table, &name.value, &name.place) else {
+                continue;
+            };
             if let Some(text) = self.literal(column, literal, &name.place) {
                 if operations.update {
                     draft.need(&name.value);
@@ -193,7 +233,10 @@ impl<'a> Compiler<'a> {
         if kind == wanted {
             return Some(text.into_bytes().into());
         }
-        self.findings.add(place, format!("when.became.{} is of another type; write {wanted}", column.name));
+        self.findings.add(
+            place,
+            format!("when.became.{} is of another type; write {wanted}", column.name),
+        );
         None
     }
 
@@ -209,7 +252,12 @@ impl<'a> Compiler<'a> {
             .filter_map(|field| {
                 let path = format!("{prefix}{}", field.name);
                 let form = self.form(draft, field, operations, &path)?;
-                Some(Field { key: key(&field.name), path: path.into(), omit_null: field.omit_null, form })
+                Some(Field {
+                    key: key(&field.name),
+                    path: path.into(),
+                    omit_null: field.omit_null,
+                    form,
+                })
             })
             .collect()
     }
@@ -239,9 +287,16 @@ impl<'a> Compiler<'a> {
             declaration::Form::JoinObject { join, fields } => {
                 let join = self.find_join(draft, join, &field.place)?;
                 let fields = fields.iter().filter_map(|field| {
-                    let declaration::Form::Column(name) = &field.form else { return None };
+                    let declaration::Form::Column(name) = &field.form else {
+                        return None;
+                    };
                     let column = self.take(draft, join, name, &field.place)?;
-                    Some(JoinField { key: key(&field.name), column, omit_null: field.omit_null })
+                    Some(JoinField {
+                        name: field.name.as_str().into(),
+                        key: key(&field.name),
+                        column,
+                        omit_null: field.omit_null,
+                    })
                 });
                 Form::JoinObject(join, fields.collect())
             }
@@ -280,8 +335,17 @@ impl<'a> Compiler<'a> {
             }
         };
         let references = expression.references();
-        let columns: Vec<&'a Column> = draft.table.columns.iter().filter(|column| !column.generated).collect();
-        let named = |row: usize| references.columns(row).filter_map(|place| columns.get(place).copied());
+        let columns: Vec<&'a Column> = draft
+            .table
+            .columns
+            .iter()
+            .filter(|column| !column.generated)
+            .collect();
+        let named = |row: usize| {
+            references
+                .columns(row)
+                .filter_map(|place| columns.get(place).copied())
+        };
         for column in named(Scope::NEW).chain(named(Scope::OLD)) {
             draft.slot(&column.name);
         }
@@ -318,12 +382,20 @@ impl<'a> Compiler<'a> {
                 );
                 self.findings.add(place, message);
             }
-            let target: Vec<&'a Column> = join.target.columns.iter().filter(|column| !column.generated).collect();
+            let target: Vec<&'a Column> = join
+                .target
+                .columns
+                .iter()
+                .filter(|column| !column.generated)
+                .collect();
             for column in references.columns(row).filter_map(|place| target.get(place)) {
                 self.join_column(join, column);
             }
         }
-        Some(Box::new(Computed { expression, source: source.to_owned() }))
+        Some(Box::new(Computed {
+            expression,
+            source: source.to_owned(),
+        }))
     }
 
     fn find_join(&mut self, draft: &Draft<'a>, name: &str, place: &Place) -> Option<usize> {
@@ -331,7 +403,10 @@ impl<'a> Compiler<'a> {
         if found.is_none() {
             let hint = suggestion(name, draft.joins.iter().map(|join| join.join.name.as_str()));
             let table = &draft.table.name;
-            self.findings.add(place, format!("table {table} has no lookup or related row {name:?}; {hint}"));
+            self.findings.add(
+                place,
+                format!("table {table} has no lookup or related row {name:?}; {hint}"),
+            );
         }
         found
     }
@@ -345,7 +420,11 @@ impl<'a> Compiler<'a> {
 
 /// The columns that the stream carries, with their types.
 fn typed(table: &Table) -> impl Iterator<Item = (&str, u32)> {
-    table.columns.iter().filter(|column| !column.generated).map(|column| (column.name.as_str(), column.type_oid))
+    table
+        .columns
+        .iter()
+        .filter(|column| !column.generated)
+        .map(|column| (column.name.as_str(), column.type_oid))
 }
 
 /// `"name":`

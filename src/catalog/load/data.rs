@@ -23,7 +23,10 @@ const FORMS: [(&str, &[&str]); 8] = [
 
 pub(super) fn read_fields(reader: &mut Reader, node: &Node, what: &str) -> Vec<FieldDeclaration> {
     let entries = reader.table(node, what).unwrap_or_default();
-    entries.iter().filter_map(|entry| read_field(reader, entry, what)).collect()
+    entries
+        .iter()
+        .filter_map(|entry| read_field(reader, entry, what))
+        .collect()
 }
 
 fn read_field(reader: &mut Reader, entry: &Entry, parent: &str) -> Option<FieldDeclaration> {
@@ -32,13 +35,20 @@ fn read_field(reader: &mut Reader, entry: &Entry, parent: &str) -> Option<FieldD
         Value::String(column) if !column.is_empty() => (Form::Column(column.clone()), false),
         Value::Table(entries) => read_form(reader, entries, entry, &what)?,
         other => {
-            let message =
-                format!("{what} is {}; write a column, or a form such as {{ expr = \"…\" }}", shown(other));
+            let message = format!(
+                "{what} is {}; write a column, or a form such as {{ expr = \"…\" }}",
+                shown(other)
+            );
             reader.add(&entry.place, message);
             return None;
         }
     };
-    Some(FieldDeclaration { name: entry.key.clone(), place: entry.place.clone(), omit_null, form })
+    Some(FieldDeclaration {
+        name: entry.key.clone(),
+        place: entry.place.clone(),
+        omit_null,
+        form,
+    })
 }
 
 fn read_form(reader: &mut Reader, entries: &[Entry], field: &Entry, what: &str) -> Option<(Form, bool)> {
@@ -70,7 +80,13 @@ fn read_form(reader: &mut Reader, entries: &[Entry], field: &Entry, what: &str) 
     let omit_null = find("omit").is_some_and(|omit| match &omit.node.value {
         Value::String(text) if text == "null" => true,
         other => {
-            reader.add(&omit.place, format!("{what}: omit is {}; write \"null\", or leave it out", shown(other)));
+            reader.add(
+                &omit.place,
+                format!(
+                    "{what}: omit is {}; write \"null\", or leave it out",
+                    shown(other)
+                ),
+            );
             false
         }
     });
@@ -82,7 +98,10 @@ fn read_form(reader: &mut Reader, entries: &[Entry], field: &Entry, what: &str) 
             Value::String(text) if text == "new" => Form::Row(Image::New),
             Value::String(text) if text == "old" => Form::Row(Image::Old),
             other => {
-                reader.add(&main.place, format!("{what}: row is {}; write \"new\" or \"old\"", shown(other)));
+                reader.add(
+                    &main.place,
+                    format!("{what}: row is {}; write \"new\" or \"old\"", shown(other)),
+                );
                 return None;
             }
         },
@@ -95,7 +114,11 @@ fn read_form(reader: &mut Reader, entries: &[Entry], field: &Entry, what: &str) 
                 reader.add(&main.place, message);
                 return None;
             }
-            if *key == "changed" { Form::Changed } else { Form::Previous }
+            if *key == "changed" {
+                Form::Changed
+            } else {
+                Form::Previous
+            }
         }
         "value" => Form::Value(read_json(reader, main, what)?.to_string()),
         _ => Form::Object(read_fields(reader, main, what)),
@@ -104,7 +127,13 @@ fn read_form(reader: &mut Reader, entries: &[Entry], field: &Entry, what: &str) 
 }
 
 /// `{ from, column }` or `{ from, fields }`.
-fn read_join_form(reader: &mut Reader, entries: &[Entry], from: &Node, field: &Entry, what: &str) -> Option<Form> {
+fn read_join_form(
+    reader: &mut Reader,
+    entries: &[Entry],
+    from: &Node,
+    field: &Entry,
+    what: &str,
+) -> Option<Form> {
     let join = reader.text(from, &format!("{what}: from"), "a lookup's or related row's name")?;
     let find = |key: &str| entries.iter().find(|entry| entry.key == key);
     match (find("column"), find("fields")) {
@@ -114,14 +143,21 @@ fn read_join_form(reader: &mut Reader, entries: &[Entry], from: &Node, field: &E
         }
         (None, Some(fields)) => {
             let fields = read_fields(reader, &fields.node, what);
-            for field in fields.iter().filter(|field| !matches!(field.form, Form::Column(_))) {
-                let message = format!("{what}.{} is no column; fields are columns of {join:?}", field.name);
+            for field in fields
+                .iter()
+                .filter(|field| !matches!(field.form, Form::Column(_)))
+            {
+                let message = format!(
+                    "{what}.{} is no column; fields are columns of {join:?}",
+                    field.name
+                );
                 reader.add(&field.place, message);
             }
             Some(Form::JoinObject { join, fields })
         }
         _ => {
-            let message = format!("{what} takes from {join:?}; write either column = \"…\" or fields = {{ … }}");
+            let message =
+                format!("{what} takes from {join:?}; write either column = \"…\" or fields = {{ … }}");
             reader.add(&field.place, message);
             None
         }
@@ -137,12 +173,20 @@ fn read_json(reader: &mut Reader, node: &Node, what: &str) -> Option<serde_json:
         Value::Boolean(value) => Json::from(*value),
         Value::Float(number) => {
             let Some(number) = serde_json::Number::from_f64(*number) else {
-                reader.add(&node.place, format!("{what}: JSON has no {number}; write a finite number or a string"));
+                reader.add(
+                    &node.place,
+                    format!("{what}: JSON has no {number}; write a finite number or a string"),
+                );
                 return None;
             };
             Json::Number(number)
         }
-        Value::Array(items) => Json::Array(items.iter().filter_map(|item| read_json(reader, item, what)).collect()),
+        Value::Array(items) => Json::Array(
+            items
+                .iter()
+                .filter_map(|item| read_json(reader, item, what))
+                .collect(),
+        ),
         Value::Table(entries) => Json::Object(
             entries
                 .iter()

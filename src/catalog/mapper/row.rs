@@ -62,7 +62,10 @@ impl<'a> Cells<'a> {
             cells.extend(tuple.cells());
             cells
         };
-        Self { new: change.new.as_ref().map(&mut read), old: change.old.as_ref().map(|old| read(old.tuple())) }
+        Self {
+            new: change.new.as_ref().map(&mut read),
+            old: change.old.as_ref().map(|old| read(old.tuple())),
+        }
     }
 
     pub(super) fn row<'s>(&'s self, change: &'s RowChange) -> Row<'s> {
@@ -75,11 +78,19 @@ impl<'a> Cells<'a> {
             // Can't be: a delete always has an old row. Then nothing of it is known.
             (None, Operation::Delete) => (Before::Key(&[]), None),
         };
-        Row { relation: &change.relation, operation: change.operation, new: self.new.as_deref(), before, full }
+        Row {
+            relation: &change.relation,
+            operation: change.operation,
+            new: self.new.as_deref(),
+            before,
+            full,
+        }
     }
 
     pub(super) fn recycle(self, scratch: &mut Scratch) {
-        scratch.0.extend([self.new, self.old].into_iter().flatten().map(reuse));
+        scratch
+            .0
+            .extend([self.new, self.old].into_iter().flatten().map(reuse));
     }
 }
 
@@ -100,12 +111,20 @@ impl<'a> Row<'a> {
 
     /// What the organization that the row has left sees.
     pub(super) const fn left(self) -> Self {
-        Self { operation: Operation::Delete, new: None, ..self }
+        Self {
+            operation: Operation::Delete,
+            new: None,
+            ..self
+        }
     }
 
     /// What the organization that it has come to sees.
     pub(super) const fn arrived(self) -> Self {
-        Self { operation: Operation::Insert, before: Before::None, ..self }
+        Self {
+            operation: Operation::Insert,
+            before: Before::None,
+            ..self
+        }
     }
 
     pub(super) const fn has_old(&self) -> bool {
@@ -114,7 +133,9 @@ impl<'a> Row<'a> {
 
     /// A column of the new row; on delete of the old one.
     pub(super) fn current(&self, column: usize) -> Known<'a> {
-        let Some(new) = self.new else { return self.old(column) };
+        let Some(new) = self.new else {
+            return self.old(column);
+        };
         match cell(new, column) {
             Cell::Unchanged => match (self.full, self.before) {
                 (Some(full), _) => Known::of(cell(full, column)),
@@ -155,7 +176,10 @@ impl<'a> Row<'a> {
     }
 
     fn in_identity(&self, column: usize) -> bool {
-        self.relation.columns.get(column).is_some_and(|column| column.is_key)
+        self.relation
+            .columns
+            .get(column)
+            .is_some_and(|column| column.is_key)
     }
 }
 
