@@ -8,51 +8,40 @@
     reason = "a test: it stops where it can't go on"
 )]
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use sha2::{Digest, Sha256};
-use tokio_postgres::{Client, Config, NoTls};
+use walcast::postgres::client::Client;
+use walcast::postgres::dsn::Dsn;
+
+use crate::bench::server;
 
 const WALCAST: [&str; 2] = [
     include_str!("../../migrations/walcast/0001_schema.sql"),
     include_str!("../../migrations/walcast/0002_emit.sql"),
 ];
-const REFERENCE: &str = include_str!("../../migrations/reference/1001_tables.sql");
 
-/// A database of this test's own, dropped by the next run of the same test.
+/// A database with all migrations done, and its owner's session.
 struct Database {
+    dsn: Dsn,
     client: Client,
-    config: Config,
-    name: String,
 }
 
 impl Database {
-    async fn create(name: &str) -> Self {
-        let url = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL names a server of the tests");
-        let mut config: Config = url.parse().expect("a URL");
-        let admin = connect(&config).await;
-        let name = format!("walcast_migrations_{name}");
-        admin
-            .batch_execute(&format!("drop database if exists {name} with (force)"))
-            .await
-            .unwrap();
-        admin
-            .batch_execute(&format!("create database {name}"))
-            .await
-            .unwrap();
-        config.dbname(&name);
+    async fn migrated() -> Self {
+        let dsn = server::database().await;
         Self {
-            client: connect(&config).await,
-            config,
-            name,
+            client: server::session(&dsn).await,
+            dsn,
         }
     }
 
-    async fn migrated(name: &str) -> Self {
-        let database = Self::create(name).await;
-        for migration in WALCAST {
-            database.client.batch_execute(migration).await.unwrap();
-        }
+    /// As before walcast's own migrations.
+    async fn without_walcast() -> Self {
+        let database = Self::migrated().await;
+        database
+            .client
+            .batch_execute("drop schema walcast cascade")
+            .await
+            .unwrap();
         database
     }
 
@@ -64,21 +53,24 @@ impl Database {
             .map_or_else(|| error.to_string(), |error| error.message().to_owned())
     }
 
-    /// A role that may log in and nothing else, and a connection as it.
+    /// A role of this database's own that may do nothing, and a session as it.
     async fn role(&self) -> (String, Client) {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let role = format!("{}_{}", self.name, COUNT.fetch_add(1, Ordering::Relaxed));
-        let client = connect(&self.config).await;
-        let sql = format!("drop role if exists {role}; create role {role}; set role {role}");
-        client.batch_execute(&sql).await.unwrap();
-        (role, client)
+        let role = format!("{}_role", self.dsn.database);
+        let session = server::session(&self.dsn).await;
+        session
+            .batch_execute(&format!(
+                "drop role if exists {role}; create role {role}; set role {role}"
+            ))
+            .await
+            .unwrap();
+        (role, session)
     }
 }
 
-async fn connect(config: &Config) -> Client {
-    let (client, connection) = config.connect(NoTls).await.expect("the server of the tests");
-    tokio::spawn(connection);
-    client
+impl Drop for Database {
+    fn drop(&mut self) {
+        server::clean_up(self.dsn.clone());
+    }
 }
 
 /// The content of a pgoutput Message: flags, LSN, prefix, length, content (protocol 1, "Logical Replication Message
@@ -103,9 +95,9 @@ fn hex(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn an_emitted_event_is_signed_for_its_transaction_and_a_rolled_back_one_never_was() {
-    let database = Database::migrated("signed").await;
+    let database = Database::migrated().await;
     let client = &database.client;
-    let slot = &database.name;
+    let slot = &database.dsn.database;
     client.batch_execute("create publication walcast").await.unwrap();
     let create = format!("select pg_create_logical_replication_slot('{slot}', 'pgoutput', true)");
     client.batch_execute(&create).await.unwrap();
@@ -154,7 +146,7 @@ async fn an_emitted_event_is_signed_for_its_transaction_and_a_rolled_back_one_ne
 
 #[tokio::test]
 async fn emit_says_what_is_wrong_with_an_argument() {
-    let database = Database::migrated("arguments").await;
+    let database = Database::migrated().await;
     let long = format!("'o', '{}', '1'", "x".repeat(101));
     for (arguments, message) in [
         ("null, 't', '1'", "organization_id is missing"),
@@ -229,7 +221,7 @@ async fn emit_says_what_is_wrong_with_an_argument() {
 
 #[tokio::test]
 async fn nobody_reads_the_secret_or_emits_without_a_grant_whatever_the_default_privileges() {
-    let database = Database::create("privileges").await;
+    let database = Database::without_walcast().await;
     let (role, client) = database.role().await;
     let defaults = format!(
         "alter default privileges grant select on tables to {role};
@@ -268,7 +260,7 @@ async fn nobody_reads_the_secret_or_emits_without_a_grant_whatever_the_default_p
 
 #[tokio::test]
 async fn a_schema_of_somebody_else_is_not_used() {
-    let database = Database::create("owner").await;
+    let database = Database::without_walcast().await;
     let (role, _) = database.role().await;
     let create = format!("create schema walcast authorization {role}");
     database.client.batch_execute(&create).await.unwrap();
@@ -281,9 +273,8 @@ async fn a_schema_of_somebody_else_is_not_used() {
 
 #[tokio::test]
 async fn the_reference_tables_take_right_rows_and_refuse_wrong_ones() {
-    let database = Database::create("reference").await;
+    let database = Database::migrated().await;
     let client = &database.client;
-    client.batch_execute(REFERENCE).await.unwrap();
     let right = "
         insert into organizations (id, name) values ('o', 'O');
         insert into users (id, name) values ('u', 'U'), ('v', 'V');
