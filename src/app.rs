@@ -14,7 +14,6 @@
 mod epoch;
 mod housekeeping;
 mod pipeline;
-mod preconditions;
 mod prepare;
 
 use std::future::Future;

@@ -21,13 +21,14 @@ mod rule;
 mod spelling;
 pub mod value;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::postgres::schema::{Schema, TableName};
+use crate::postgres::schema::{Column, Schema, TableName, Types};
 
 pub use compile::{Compiled, Identity, IdentityNeed};
-pub use error::{CatalogError, CatalogErrors, Place};
+pub use error::{CatalogError, CatalogErrors, MissingColumn, Place};
 pub use event::{Audience, Epoch, Event, EventId, Kind, OrganizationId, SyncReason, Tags};
 pub use mapper::{Counters, Mapper, Problem, ProblemKind};
 pub use spelling::{WORKER_TYPES, camel_case, is_name};
@@ -102,5 +103,37 @@ impl Catalog {
     /// Everything that does not fit the database, each with its file and line.
     pub fn compile(&self, schema: &Schema) -> Result<Compiled, CatalogErrors> {
         compile::compile(&self.tables, schema)
+    }
+
+    /// As [`Catalog::compile`], for a worker whose database may have moved on since `setup`: a column that is not
+    /// there counts as one that was there, so that the events that need it carry null and all others go on. What is
+    /// missing is returned, to be told.
+    ///
+    /// # Errors
+    /// Whatever else does not fit.
+    pub fn compile_lenient(&self, schema: &Schema) -> Result<(Compiled, Vec<CatalogError>), CatalogErrors> {
+        let mut missing = Vec::new();
+        let mut completed = Cow::Borrowed(schema);
+        loop {
+            let errors = match self.compile(&completed) {
+                Ok(compiled) => return Ok((compiled, missing)),
+                Err(errors) => errors,
+            };
+            // Each round adds a column that was not there, and a catalog names finitely many.
+            for error in errors.iter() {
+                let Some(column) = &error.missing else { return Err(errors) };
+                let Some(table) = completed.to_mut().tables.get_mut(&column.table) else { return Err(errors) };
+                if table.column(&column.column).is_none() {
+                    table.columns.push(Column {
+                        name: column.column.clone(),
+                        type_oid: Types::TEXT,
+                        type_modifier: -1,
+                        not_null: false,
+                        generated: false,
+                    });
+                }
+                missing.push(error.clone());
+            }
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::postgres::pgoutput::Relation;
 use crate::postgres::schema::{Column, Schema, Table, TableName};
 
 use super::declaration::{Located, Ownership, TableDeclaration};
-use super::error::{CatalogErrors, Findings};
+use super::error::{CatalogErrors, Findings, MissingColumn};
 use super::fingerprint::fingerprint;
 use super::rule::{Join, JoinSource, TableRules, Target};
 use super::spelling::suggestion;
@@ -251,10 +251,9 @@ impl<'a> Compiler<'a> {
     ) -> Option<&'a Column> {
         let Some(column) = table.column(name) else {
             let hint = suggestion(name, streamed(table));
-            self.findings.add(
-                place,
-                format!("table {} has no column {name:?}; {hint}", table.name),
-            );
+            let missing = MissingColumn { table: table.name.clone(), column: name.to_owned() };
+            let message = format!("table {} has no column {name:?}; {hint}", table.name);
+            self.findings.add_about(place, message, Some(missing));
             return None;
         };
         if column.generated {
