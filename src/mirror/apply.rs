@@ -166,6 +166,6 @@ impl Table {
     }
 }
 
-fn cells(_: &Tuple) -> Vec<Cell<'_>> {
-    Vec::new()
+fn cells(tuple: &Tuple) -> Vec<Cell<'_>> {
+    tuple.cells().collect()
 }

@@ -51,7 +51,7 @@ impl Changes {
     fn reader(&self) -> io::Result<ChangeReader<'_>> {
         Ok(ChangeReader(match self {
             Self::Memory(changes) => From::Memory(changes.iter()),
-            Self::Spooled(spool) => From::Spool(spool.reader()?),
+            Self::Spooled(spool) => From::Spool(Box::new(spool.reader())),
         }))
     }
 
@@ -76,7 +76,7 @@ pub struct ChangeReader<'a>(From<'a>);
 #[derive(Debug)]
 enum From<'a> {
     Memory(std::slice::Iter<'a, Change>),
-    Spool(SpoolReader<'a>),
+    Spool(Box<SpoolReader<'a>>),
 }
 
 impl ChangeReader<'_> {
