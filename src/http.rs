@@ -34,3 +34,6 @@ pub use address::InvalidNetwork;
 pub use endpoint::{InvalidPreset, NATIVE, Vocabulary};
 pub use server::{Server, ServerError};
 pub use state::{Services, Visibility};
+
+#[cfg(test)]
+mod tests;

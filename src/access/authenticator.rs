@@ -44,7 +44,9 @@ impl From<Error> for TokenError {
         match error.kind() {
             ErrorKind::ExpiredSignature => Self::Expired,
             ErrorKind::ImmatureSignature => Self::NotYetValid,
-            ErrorKind::InvalidSignature | ErrorKind::InvalidRsaKey(_) | ErrorKind::Provider(_) => Self::Signature,
+            ErrorKind::InvalidSignature | ErrorKind::InvalidRsaKey(_) | ErrorKind::Provider(_) => {
+                Self::Signature
+            }
             ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => Self::Algorithm,
             ErrorKind::InvalidIssuer => Self::Issuer,
             ErrorKind::InvalidAudience => Self::Audience,
@@ -68,7 +70,11 @@ impl Authenticator {
             Ok((key, validation))
         });
         let keys = paired.collect::<Result<Vec<_>, KeyError>>()?;
-        if keys.is_empty() { Err(KeyError::None) } else { Ok(Self { keys }) }
+        if keys.is_empty() {
+            Err(KeyError::None)
+        } else {
+            Ok(Self { keys })
+        }
     }
 
     /// # Errors

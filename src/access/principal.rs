@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 /// A verified caller. Only [`super::Authenticator`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,9 @@ impl Principal {
     pub fn remaining(&self, now: SystemTime) -> Duration {
         UNIX_EPOCH
             .checked_add(Duration::from_secs(self.expires_at))
-            .map_or(Duration::MAX, |end| end.duration_since(now).unwrap_or(Duration::ZERO))
+            .map_or(Duration::MAX, |end| {
+                end.duration_since(now).unwrap_or(Duration::ZERO)
+            })
     }
 }
 
@@ -84,7 +86,9 @@ impl<'de> Deserialize<'de> for Seconds {
             }
 
             fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Seconds, E> {
-                Duration::try_from_secs_f64(seconds).map(|d| Seconds(d.as_secs())).map_err(E::custom)
+                Duration::try_from_secs_f64(seconds)
+                    .map(|d| Seconds(d.as_secs()))
+                    .map_err(E::custom)
             }
         }
         deserializer.deserialize_any(Number)

@@ -50,7 +50,11 @@ pub(super) fn judge(state: &State, endpoint: &Endpoint, request: &Parts) -> Resu
         Some(organization) => Arc::clone(organization),
         None => default_organization(state, &principal)?,
     };
-    let judged = Judged { principal, organization, parameters };
+    let judged = Judged {
+        principal,
+        organization,
+        parameters,
+    };
     judged.membership(state)?;
     Ok(judged)
 }
@@ -63,13 +67,19 @@ fn default_organization(state: &State, principal: &Principal) -> Result<Arc<str>
     let mut organizations = state.services.memberships.organizations_of(principal).into_iter();
     match (organizations.next(), organizations.next()) {
         (Some(only), None) => Ok(only),
-        _ => Err(Refusal::bad_request("organizationId: required, since the token does not say which organization")),
+        _ => Err(Refusal::bad_request(
+            "organizationId: required, since the token does not say which organization",
+        )),
     }
 }
 
 impl Judged {
     fn membership(&self, state: &State) -> Result<Membership, Refusal> {
-        state.services.memberships.role_of(&self.organization, &self.principal).ok_or(Refusal::FORBIDDEN)
+        state
+            .services
+            .memberships
+            .role_of(&self.organization, &self.principal)
+            .ok_or(Refusal::FORBIDDEN)
     }
 
     /// Takes a place and opens the stream.
@@ -100,7 +110,11 @@ impl Judged {
             },
             start,
         };
-        let stream = state.services.hub.open_within(subscription, state.stream_limits).await?;
+        let stream = state
+            .services
+            .hub
+            .open_within(subscription, state.stream_limits)
+            .await?;
 
         let connection_id = format!("{:032x}", random_id());
         let name = state.services.memberships.organization_name(&self.organization);

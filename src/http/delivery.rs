@@ -57,7 +57,14 @@ pub(super) async fn run(state: Arc<State>, mut socket: TcpStream, admitted: Admi
 }
 
 async fn deliver(state: &State, socket: &mut TcpStream, admitted: Admitted) -> End {
-    let Admitted { first, stream, organization, expires_at, keepalive, permit } = admitted;
+    let Admitted {
+        first,
+        stream,
+        organization,
+        expires_at,
+        keepalive,
+        permit,
+    } = admitted;
     let delivery = Delivery {
         state,
         sink: Sink::new(socket, state.http.write_timeout, &state.services.metrics),
@@ -128,7 +135,11 @@ impl Delivery<'_> {
         }
     }
 
-    async fn on_batch(&mut self, phase: &mut watch::Receiver<Phase>, batch: Batch) -> Result<Option<End>, End> {
+    async fn on_batch(
+        &mut self,
+        phase: &mut watch::Receiver<Phase>,
+        batch: Batch,
+    ) -> Result<Option<End>, End> {
         match batch {
             Batch::Frames(frames) => self.write(phase, frames).await?,
             Batch::Sync { reason, id } => {
@@ -195,7 +206,9 @@ impl Delivery<'_> {
 
     /// Until the token runs out, by the wall clock: a timer does not see a machine that slept.
     fn remaining(&self) -> Duration {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         Duration::from_secs(self.expires_at).saturating_sub(now).min(FAR)
     }
 }
@@ -203,5 +216,7 @@ impl Delivery<'_> {
 /// A moment from now until nearly then, so that the last have time to be told.
 fn spread(until: Instant) -> Instant {
     let now = Instant::now();
-    now + until.saturating_duration_since(now).mul_f64(fastrand::f64() * 0.9)
+    now + until
+        .saturating_duration_since(now)
+        .mul_f64(fastrand::f64() * 0.9)
 }

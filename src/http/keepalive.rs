@@ -34,7 +34,9 @@ enum Piece {
 impl Keepalive {
     /// A frame begins with its `type`; where it names no place for the time, `timestamp` comes last.
     pub(super) fn new(configured: &config::Keepalive) -> Self {
-        let config::Keepalive::Frame(table) = configured else { return Self::Comment };
+        let config::Keepalive::Frame(table) = configured else {
+            return Self::Comment;
+        };
         let mut frame = Map::new();
         if let Ok(Value::Object(mut fields)) = serde_json::to_value(table) {
             frame.extend(fields.shift_remove("type").map(|name| ("type".to_owned(), name)));
@@ -125,7 +127,10 @@ mod tests {
     fn every_form_of_the_reference_presets_can_be_written() {
         for (toml, text) in [
             (r#"keepalive = "comment""#, ": keepalive"),
-            (r#"keepalive = { type = "keepalive" }"#, r#"{"type":"keepalive","timestamp":1795253400001}"#),
+            (
+                r#"keepalive = { type = "keepalive" }"#,
+                r#"{"type":"keepalive","timestamp":1795253400001}"#,
+            ),
             (
                 r#"keepalive = { type = "heartbeat", data = {} }"#,
                 r#"{"type":"heartbeat","data":{},"timestamp":1795253400001}"#,
@@ -134,7 +139,10 @@ mod tests {
                 r#"keepalive = { type = "ping", data = { timestamp = "$iso8601" } }"#,
                 r#"{"type":"ping","data":{"timestamp":"2026-11-21T09:30:00.001Z"}}"#,
             ),
-            (r#"keepalive = { at = "$timestamp", type = "x" }"#, r#"{"type":"x","at":1795253400001}"#),
+            (
+                r#"keepalive = { at = "$timestamp", type = "x" }"#,
+                r#"{"type":"x","at":1795253400001}"#,
+            ),
         ] {
             assert_eq!(rendered(toml), text);
         }
@@ -145,7 +153,10 @@ mod tests {
         let id = EventId::position(Epoch::new(1), Lsn::new(9));
         assert_eq!(Keepalive::Comment.encode(id, false), b": keepalive\n\n");
         let frame = String::from_utf8(Keepalive::Comment.encode(id, true)).expect("text");
-        assert!(frame.starts_with("id: 0000000000000001.9.0\ndata: {\"type\":\"keepalive\",\"timestamp\":1"), "{frame}");
+        assert!(
+            frame.starts_with("id: 0000000000000001.9.0\ndata: {\"type\":\"keepalive\",\"timestamp\":1"),
+            "{frame}"
+        );
         assert!(frame.ends_with("}\n\n"));
     }
 }

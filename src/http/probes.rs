@@ -27,7 +27,11 @@ pub(super) async fn alive() -> Response {
 /// One word: 503 where nobody is let in.
 pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     let standing = state.services.readiness.state();
-    let status = if standing.is_admitting() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if standing.is_admitting() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     plain(status, standing.word())
 }
 
@@ -51,7 +55,10 @@ pub(super) async fn reasons(Shared(state): Shared<Arc<State>>) -> Response {
         message: &reason.text,
         sql: reason.sql.as_deref(),
     });
-    let answer = Answer { state: snapshot.state().word(), reasons: reasons.collect() };
+    let answer = Answer {
+        state: snapshot.state().word(),
+        reasons: reasons.collect(),
+    };
     uncached(Json(answer).into_response())
 }
 
@@ -73,13 +80,19 @@ pub(super) async fn guard(
 }
 
 fn may_see(state: &State, request: &Request) -> Result<(), Refusal> {
-    let Some(Peer(peer)) = request.extensions().get().copied() else { return Err(Refusal::INTERNAL) };
+    let Some(Peer(peer)) = request.extensions().get().copied() else {
+        return Err(Refusal::INTERNAL);
+    };
     if is_local(peer.ip(), request.headers()) {
         return Ok(());
     }
     let query = Query::read(request.uri().query())?;
     let principal = state.authenticate(&query, request.headers())?;
-    if principal.has_scope(STATS_SCOPE) { Ok(()) } else { Err(Refusal::FORBIDDEN) }
+    if principal.has_scope(STATS_SCOPE) {
+        Ok(())
+    } else {
+        Err(Refusal::FORBIDDEN)
+    }
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response {
@@ -87,6 +100,8 @@ fn plain(status: StatusCode, text: &'static str) -> Response {
 }
 
 fn uncached(mut response: Response) -> Response {
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -23,14 +23,22 @@ use super::stream_head;
 use crate::telemetry::metrics::Outcome;
 
 /// Paths that no preset can have.
-pub(super) const TAKEN: [&str; 6] = ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics"];
+pub(super) const TAKEN: [&str; 6] = [
+    "/",
+    "/health",
+    "/healthz",
+    "/readyz",
+    "/readyz/reasons",
+    "/metrics",
+];
 
 /// The paths of `http.listen`.
 pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router {
     let guarded = from_fn_with_state(Arc::clone(state), probes::guard);
-    let mut router = Router::new().route("/", readable(console::page)).merge(probes(state)).merge(
-        guarded_probes(state).route_layer(guarded),
-    );
+    let mut router = Router::new()
+        .route("/", readable(console::page))
+        .merge(probes(state))
+        .merge(guarded_probes(state).route_layer(guarded));
     for endpoint in endpoints {
         let (state, endpoint) = (Arc::clone(state), Arc::clone(endpoint));
         let path = endpoint.path.clone();
@@ -82,7 +90,9 @@ where
 
 async fn no_sniffing(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+        .headers_mut()
+        .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -113,7 +123,11 @@ async fn open(
     };
     let admitted = judged.open(state, endpoint, peer.ip(), &request.headers).await?;
     let resumed = admitted.stream.resumed();
-    state.services.metrics.opened(if resumed { Outcome::resumed } else { Outcome::opened });
+    state.services.metrics.opened(if resumed {
+        Outcome::resumed
+    } else {
+        Outcome::opened
+    });
     handover.hand_over(admitted).await;
     Err(Refusal::INTERNAL)
 }

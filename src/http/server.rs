@@ -34,7 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The HTTP server, bound and not yet serving.
 pub struct Server {
-    state: Arc<State>,
+    pub(super) state: Arc<State>,
     public: Front,
     admin: Option<Front>,
 }
@@ -54,7 +54,11 @@ pub enum ServerError {
     #[error(transparent)]
     Preset(#[from] InvalidPreset),
     #[error("{setting} {address}: {source}")]
-    Bind { setting: &'static str, address: SocketAddr, source: io::Error },
+    Bind {
+        setting: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
 }
 
 impl Server {
@@ -84,9 +88,7 @@ impl Server {
         let router = router::public(&state, &endpoints);
         let public = Front::bind("http.listen", config.http.listen, router).await?;
         let admin = match config.http.admin_listen {
-            Some(address) => {
-                Some(Front::bind("http.admin_listen", address, router::admin(&state)).await?)
-            }
+            Some(address) => Some(Front::bind("http.admin_listen", address, router::admin(&state)).await?),
             None => None,
         };
         Ok(Self { state, public, admin })
@@ -127,10 +129,18 @@ impl Server {
 
 impl Front {
     async fn bind(setting: &'static str, address: SocketAddr, router: Router) -> Result<Self, ServerError> {
-        let error = |source| ServerError::Bind { setting, address, source };
+        let error = |source| ServerError::Bind {
+            setting,
+            address,
+            source,
+        };
         let listener = TcpListener::bind(address).await.map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
-        Ok(Self { listener, address, router })
+        Ok(Self {
+            listener,
+            address,
+            router,
+        })
     }
 
     /// Takes connections for ever.
@@ -143,7 +153,12 @@ impl Front {
                         tracing::debug!(%error, "connection lost");
                         continue;
                     }
-                    tokio::spawn(connection::serve(Arc::clone(&state), self.router.clone(), socket, peer));
+                    tokio::spawn(connection::serve(
+                        Arc::clone(&state),
+                        self.router.clone(),
+                        socket,
+                        peer,
+                    ));
                 }
                 Err(error) if is_of_one_client(&error) => tracing::debug!(%error, "connection lost"),
                 Err(error) => {
@@ -166,5 +181,8 @@ fn tune(socket: &TcpStream, write_timeout: Duration) -> io::Result<()> {
 /// Errors that accept(2) hands on from a connection that is gone already.
 fn is_of_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }

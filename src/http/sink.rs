@@ -24,7 +24,12 @@ pub(super) struct Sink<'a> {
 
 impl<'a> Sink<'a> {
     pub(super) fn new(socket: &'a TcpStream, write_timeout: Duration, metrics: &'a Metrics) -> Self {
-        Self { socket, write_timeout, metrics, last_write: Instant::now() }
+        Self {
+            socket,
+            write_timeout,
+            metrics,
+            last_write: Instant::now(),
+        }
     }
 
     pub(super) const fn last_write(&self) -> Instant {
@@ -46,7 +51,9 @@ impl<'a> Sink<'a> {
                 Ok(0) if first >= frames.len() => break,
                 Ok(written) => {
                     self.metrics.writes.inc();
-                    self.metrics.bytes_written.inc_by(u64::try_from(written).unwrap_or(u64::MAX));
+                    self.metrics
+                        .bytes_written
+                        .inc_by(u64::try_from(written).unwrap_or(u64::MAX));
                     progress = Instant::now();
                     advance(&mut frames, &mut first, written);
                     if first >= frames.len() {
@@ -112,7 +119,11 @@ fn write_some(socket: &TcpStream, frames: &[Bytes]) -> io::Result<usize> {
         *piece = IoSlice::new(frame);
         count += 1;
     }
-    if count == 0 { Ok(0) } else { socket.try_write_vectored(pieces.get(..count).unwrap_or_default()) }
+    if count == 0 {
+        Ok(0)
+    } else {
+        socket.try_write_vectored(pieces.get(..count).unwrap_or_default())
+    }
 }
 
 /// Moves past `written` bytes; frames that are written let go of their memory.

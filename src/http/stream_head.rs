@@ -1,9 +1,12 @@
 //! The head of a stream's answer: as bytes for a socket taken from the HTTP server, as a response for HEAD.
 
+use std::convert::Infallible;
 use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
@@ -38,11 +41,15 @@ pub(super) fn encode(origins: &Origins, request: &HeaderMap) -> Vec<u8> {
     head
 }
 
-/// The same without a body; what every answer carries is added on its way out.
+/// The answer to HEAD; what every answer carries is added on its way out.
 pub(super) fn response() -> Response {
-    let mut response = Response::new(Body::empty());
+    // Of no known length: an empty body would be announced as one.
+    let body = stream::empty::<Result<Bytes, Infallible>>();
+    let mut response = Response::new(Body::from_stream(body));
     for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
     response
 }
