@@ -1,0 +1,2 @@
+#[path = "integration/wire.rs"]
+mod wire;
