@@ -1,2 +1,0 @@
-#[path = "integration/wire.rs"]
-mod wire;
