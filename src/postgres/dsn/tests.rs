@@ -273,3 +273,26 @@ fn another_database_keeps_the_rest() {
     );
     assert_eq!(parsed.with_database("other").database, "other");
 }
+
+#[test]
+fn sqlx_gets_the_same_connection() {
+    let parsed = dsn("postgres://ada:p@h1:1,h2:2/shop?sslmode=require&application_name=x");
+    let options = parsed.sqlx_options(&parsed.hosts[1]).unwrap();
+    assert_eq!(
+        (options.get_host(), options.get_port(), options.get_username()),
+        ("h2", 2, "ada")
+    );
+    assert_eq!(
+        (options.get_database(), options.get_application_name()),
+        (Some("shop"), Some("x"))
+    );
+    assert!(matches!(
+        options.get_ssl_mode(),
+        ::sqlx::postgres::PgSslMode::Require
+    ));
+    let strict = dsn("postgres://ada@h?channel_binding=require");
+    assert_eq!(
+        strict.sqlx_options(&strict.hosts[0]).err(),
+        Some(NoChannelBinding)
+    );
+}

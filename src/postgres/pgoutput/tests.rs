@@ -247,7 +247,7 @@ fn tuples_share_the_bytes_that_came_in() {
         new: Tuple::new([Cell::Text(b"shared")]).unwrap(),
     });
     let range = bytes.as_ptr_range();
-    let Ok(LogicalMessage::Insert { new, .. }) = decode(bytes.clone()) else {
+    let Ok(LogicalMessage::Insert { new, .. }) = decode(bytes) else {
         panic!("an insert")
     };
     let Some(Cell::Text(text)) = new.cells().next() else {
