@@ -214,3 +214,6 @@ impl ServerError {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
