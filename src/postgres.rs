@@ -15,6 +15,7 @@ mod lsn;
 mod passfile;
 pub mod pgoutput;
 pub mod replication;
+pub mod schema;
 mod socket;
 mod startup;
 mod timestamp;

@@ -79,7 +79,11 @@ impl EventId {
     /// The position at which every commit below `lsn` is done.
     #[must_use]
     pub const fn position(epoch: Epoch, lsn: Lsn) -> Self {
-        Self { epoch, commit_lsn: lsn, ordinal: 0 }
+        Self {
+            epoch,
+            commit_lsn: lsn,
+            ordinal: 0,
+        }
     }
 
     /// What orders the ids of one epoch.
@@ -102,13 +106,16 @@ impl FromStr for EventId {
     fn from_str(text: &str) -> Result<Self, InvalidEventId> {
         let decimal = |digits: &str| {
             let canonical = digits == "0" || !digits.starts_with('0');
-            (canonical && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse::<u64>().ok()).flatten()
+            (canonical && digits.bytes().all(|b| b.is_ascii_digit()))
+                .then(|| digits.parse::<u64>().ok())
+                .flatten()
         };
         let read = || {
             let (epoch, rest) = text.split_once('.')?;
             let (lsn, ordinal) = rest.split_once('.')?;
             let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-            let epoch = (epoch.len() == 16 && epoch.bytes().all(hex)).then(|| u64::from_str_radix(epoch, 16).ok())??;
+            let epoch = (epoch.len() == 16 && epoch.bytes().all(hex))
+                .then(|| u64::from_str_radix(epoch, 16).ok())??;
             Some(Self {
                 epoch: Epoch(epoch),
                 commit_lsn: Lsn::new(decimal(lsn)?),
@@ -136,10 +143,18 @@ pub struct Event<'a> {
 #[derive(Debug)]
 pub enum Kind<'a> {
     /// A domain event. `frame` is the whole SSE block, `id: …\ndata: {…}\n\n`.
-    Data { event_type: &'a Arc<str>, channel: &'a Arc<str>, tags: &'a Tags, frame: &'a [u8] },
+    Data {
+        event_type: &'a Arc<str>,
+        channel: &'a Arc<str>,
+        tags: &'a Tags,
+        frame: &'a [u8],
+    },
     /// `data.sync`, for streams that listen to any of `channels` (empty: all). It carries no frame: its `delayMs` is
     /// jittered per stream, so the stream writes it.
-    Sync { reason: SyncReason, channels: &'a Arc<[Arc<str>]> },
+    Sync {
+        reason: SyncReason,
+        channels: &'a Arc<[Arc<str>]>,
+    },
 }
 
 /// Why it can't be proven that nothing was missed.
@@ -195,7 +210,9 @@ impl Tags {
 
     pub fn push(&mut self, name: u16, value: &[u8]) {
         // A value longer than a filter can name can't match; keeping its head would match what it is not.
-        let Ok(length) = u32::try_from(value.len()) else { return };
+        let Ok(length) = u32::try_from(value.len()) else {
+            return;
+        };
         self.bytes.extend_from_slice(&name.to_le_bytes());
         self.bytes.extend_from_slice(&length.to_le_bytes());
         self.bytes.extend_from_slice(value);
@@ -243,10 +260,20 @@ mod tests {
 
     #[test]
     fn an_id_has_one_spelling() {
-        let id = EventId { epoch: Epoch::new(0xabc), commit_lsn: Lsn::new(0x16_B374_D848), ordinal: 3 };
+        let id = EventId {
+            epoch: Epoch::new(0xabc),
+            commit_lsn: Lsn::new(0x16_B374_D848),
+            ordinal: 3,
+        };
         assert_eq!(id.to_string(), "0000000000000abc.97500059720.3");
         assert_eq!(id.to_string().parse(), Ok(id));
-        for other in ["", "abc.1.1", "0000000000000ABC.1.1", "0000000000000abc.01.1", "0000000000000abc.1.+1"] {
+        for other in [
+            "",
+            "abc.1.1",
+            "0000000000000ABC.1.1",
+            "0000000000000abc.01.1",
+            "0000000000000abc.1.+1",
+        ] {
             assert_eq!(other.parse::<EventId>(), Err(InvalidEventId), "{other:?}");
         }
     }
