@@ -321,6 +321,8 @@ fn scalars() -> Vec<Case> {
     let bits = |count: std::ops::Range<usize>| {
         prop::collection::vec(prop::sample::select(vec!["0", "1"]), count).prop_map(|bits| bits.concat())
     };
+    // Doubles that lie in the middle between two short decimals, and short decimals between two doubles.
+    let halves = (any::<i64>(), 0..90_i32).prop_map(|(whole, half)| whole as f64 * 2_f64.powi(-half));
     let numeric = || "-?[0-9]{1,30}(\\.[0-9]{1,20})?".prop_map(|digits| digits);
     let address = || any::<std::net::IpAddr>().prop_map(|address| address.to_string());
     vec![
@@ -333,7 +335,11 @@ fn scalars() -> Vec<Case> {
             written(any::<i64>()),
         ),
         Case::new("float4", &float4s, written(any::<f32>())),
-        Case::new("float8", &floats, written(any::<f64>())),
+        Case::new(
+            "float8",
+            &floats,
+            prop_oneof![written(any::<f64>()), written(halves)],
+        ),
         Case::new(
             "numeric",
             &["NaN", "Infinity", "-Infinity", "0", "-0.00", "1e300", "1e-20"],

@@ -149,16 +149,25 @@ fn encode_double(value: f64, out: &mut BytesMut) {
         return;
     }
     let magnitude = value.abs();
-    // Writing into BytesMut never fails.
+    // The shortest form only tells how many digits it takes. Two decimals can be as near, and Rust then takes the
+    // upper one; formatting to a precision rounds to even, as PostgreSQL does. Writing into BytesMut never fails.
     if magnitude == 0.0 || (1e-4..1e15).contains(&magnitude) {
-        let _ = write!(out, "{value}");
+        let shortest = value.to_string();
+        let places = shortest.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+        let _ = write!(out, "{value:.places$}");
         return;
     }
-    let mut text = format!("{value:e}");
-    let mut places = text.find('e').unwrap_or_default().saturating_sub(2);
+    let shortest = format!("{value:e}");
+    let digits = shortest
+        .bytes()
+        .take_while(|&byte| byte != b'e')
+        .filter(u8::is_ascii_digit)
+        .count();
+    let mut places = digits.saturating_sub(1);
+    let mut text = format!("{value:.places$e}");
     while is_midpoint(value, &text) {
-        text = format!("{value:.places$e}");
         places += 1;
+        text = format!("{value:.places$e}");
     }
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let (sign, exponent) = exponent
@@ -241,6 +250,9 @@ mod tests {
             (1e-7, "1e-07"),
             (5e-324, "5e-324"),
             (369_976_007_236_387_970.0, "3.6997600723638797e+17"),
+            (1_947_788_824_618_972.25, "1.9477888246189722e+15"),
+            (70_368_744_177_664.125, "70368744177664.12"),
+            (-70_368_744_177_664.375, "-70368744177664.38"),
             (9_007_199_254_740_992.0, "9.007199254740992e+15"),
             (1e22, "1e+22"),
             (f64::MAX, "1.7976931348623157e+308"),
