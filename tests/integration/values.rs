@@ -12,6 +12,7 @@
 )]
 
 mod cases;
+mod generators;
 
 use bytes::BytesMut;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
