@@ -143,9 +143,12 @@ impl Catalog {
                 Err(errors) => errors,
             };
             // Each round adds a column that was not there, and a catalog names finitely many.
+            if errors.iter().any(|error| error.missing.is_none()) {
+                return Err(errors);
+            }
             for error in errors.iter() {
-                let Some(column) = &error.missing else { return Err(errors) };
-                let Some(table) = completed.to_mut().tables.get_mut(&column.table) else { return Err(errors) };
+                let Some(column) = &error.missing else { continue };
+                let Some(table) = completed.to_mut().tables.get_mut(&column.table) else { continue };
                 if table.column(&column.column).is_none() {
                     table.columns.push(Column {
                         name: column.column.clone(),

@@ -119,6 +119,7 @@ impl Expression {
             return Err(ExpressionError {
                 offset: MAX_SOURCE,
                 message,
+                missing: None,
             });
         }
         let mut root = PrattParser::new()
