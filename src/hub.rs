@@ -22,6 +22,8 @@ mod seat;
 mod select;
 mod start;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
