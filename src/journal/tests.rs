@@ -357,13 +357,32 @@ fn a_reset_starts_an_empty_history() {
 #[test]
 fn what_an_organization_lost_before_a_publish_is_below_its_floor_even_if_it_was_forgotten_meanwhile() {
     let journals = journals(6000, 10);
-    assert!(Draft { size: 2800, ..draft("a", 30, 1) }.append(&journals));
-    assert!(Draft { size: 2800, ..draft("b", 30, 2) }.append(&journals));
+    assert!(
+        Draft {
+            size: 2800,
+            ..draft("a", 30, 1)
+        }
+        .append(&journals)
+    );
+    assert!(
+        Draft {
+            size: 2800,
+            ..draft("b", 30, 2)
+        }
+        .append(&journals)
+    );
     assert_eq!(journals.recount(), journals.bytes());
     journals.evict_before(i64::MIN, Lsn::new(10));
-    assert_eq!(journals.organizations(), 1, "one lost its only entry and was forgotten");
+    assert_eq!(
+        journals.organizations(),
+        1,
+        "one lost its only entry and was forgotten"
+    );
     assert!(draft("b", 30, 3).append(&journals));
     assert_eq!((floor(&journals, "a"), floor(&journals, "b")), ((10, 0), (10, 0)));
     journals.publish(Lsn::new(31));
-    assert_eq!((floor(&journals, "b"), from_floor(&journals, "b")), ((30, 2), vec![(30, 3)]));
+    assert_eq!(
+        (floor(&journals, "b"), from_floor(&journals, "b")),
+        ((30, 2), vec![(30, 3)])
+    );
 }
