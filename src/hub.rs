@@ -249,7 +249,7 @@ impl Hub {
         }
     }
 
-    /// See [`Hub::announced`], the field.
+    /// Every stream that something below this position concerns was marked.
     fn announced(&self) -> Lsn {
         Lsn::new(self.announced.load(Ordering::Acquire))
     }

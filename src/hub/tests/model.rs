@@ -327,7 +327,7 @@ impl World {
             _ => (Start::Now(head), None),
         };
         let role = ROLES.get(role).map(|&role| Arc::from(role));
-        let user = if number % 2 == 0 { "ann" } else { "bob" }.to_owned();
+        let user = if number.is_multiple_of(2) { "ann" } else { "bob" }.to_owned();
         let subscription = Subscription {
             organization: OrganizationId::new(organization),
             user: user.clone(),
