@@ -199,10 +199,6 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     pub(super) fn is_full(&self) -> bool {
         self.weight() >= BLOCK_WEIGHT
     }
@@ -212,7 +208,7 @@ impl Builder {
     }
 
     /// Whether offsets can name it.
-    pub(super) const fn accepts(event: &Event<'_>) -> bool {
+    pub(super) fn accepts(event: &Event<'_>) -> bool {
         match event.kind {
             Kind::Data { frame, tags, .. } => frame.len() <= MAX_FRAME && tags.as_bytes().len() <= MAX_FRAME,
             Kind::Sync { .. } => true,
