@@ -46,8 +46,8 @@ pub(super) struct Bench {
 struct AtHead(Arc<Journals>);
 
 impl Visibility for AtHead {
-    fn position(&self) -> Pin<Box<dyn Future<Output = Option<Lsn>> + Send + '_>> {
-        Box::pin(std::future::ready(Some(self.0.head())))
+    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>> {
+        Box::pin(std::future::ready(self.0.head()))
     }
 }
 
