@@ -8,10 +8,23 @@
 //!
 //! The decoders do no IO and never panic, whatever the bytes are. Nothing here knows what a change means.
 
+pub mod client;
+pub mod dsn;
+pub mod error;
 mod lsn;
+mod passfile;
 pub mod pgoutput;
+pub mod replication;
 pub mod schema;
+mod socket;
+mod startup;
 mod timestamp;
+mod tls;
+mod wire;
 
+pub use client::Client;
+pub use dsn::{Dsn, DsnError};
+pub use error::{ConnectError, ConnectFailure, ServerError, StreamError};
 pub use lsn::Lsn;
+pub use replication::{ReplicationConnection, ReplicationMessage, ReplicationStream};
 pub use timestamp::PgTimestamp;

@@ -1,7 +1,36 @@
 //! Where transactions come from: whole, committed, in commit order.
 //!
-//! A source yields [`SourceItem`]s. It knows no organization and gives rows no meaning.
+//! ```text
+//! slot ─► ReplicationStream ─► Assembler ─► Transaction ─► SourceItem ─► whoever called next()
+//!   ▲                                                          │
+//!   └── status ◄── confirmable() ◄── Timeline ◄── processed ◄──┘ by calling next() again
+//! ```
+//!
+//! A source yields [`SourceItem`]s. It knows no organization and gives rows no meaning. [`WalSource`] reads a
+//! replication slot; whatever the server does it keeps trying, and says so in the items it yields.
 
+mod assembler;
+mod backoff;
+mod confirm;
+mod connect;
+mod item;
+mod link;
+mod policy;
+mod progress;
+mod relations;
+mod snapshot;
+mod spool;
 mod transaction;
+mod visibility;
+mod wal;
 
-pub use transaction::{Change, Operation, RowChange, Transaction};
+pub use assembler::{AssembleError, Violation};
+pub use backoff::Backoff;
+pub use item::{Identity, ResetReason, SourceItem};
+pub use policy::{ErrorKind, SourceError, sqlstate};
+pub use relations::EMIT_PREFIX;
+pub use snapshot::{InvalidSnapshot, Snapshot};
+pub use spool::Spool;
+pub use transaction::{Change, ChangeReader, Changes, Operation, RowChange, Transaction};
+pub use visibility::Visibility;
+pub use wal::{Fatal, WalSource, slot_name};

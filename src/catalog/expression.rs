@@ -74,6 +74,8 @@ pub struct ExpressionError {
     /// Byte of the source that it is about.
     pub offset: usize,
     pub message: String,
+    /// The row, by its place in the scope, and the column that it does not have.
+    pub missing: Option<(usize, String)>,
 }
 
 /// Why an evaluation has no result. Holds names and types, never values.
@@ -117,6 +119,7 @@ impl Expression {
             return Err(ExpressionError {
                 offset: MAX_SOURCE,
                 message,
+                missing: None,
             });
         }
         let mut root = PrattParser::new()

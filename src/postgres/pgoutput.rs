@@ -4,13 +4,19 @@
 //! (<https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html>). No IO, no panic on any
 //! input; values stay the bytes that came in, shared and not copied.
 
+mod decode;
+mod encode;
 mod tuple;
 
 use bytes::Bytes;
 
-pub use tuple::{Cell, Tuple};
+pub use decode::{DecodeError, Problem, decode};
+pub use tuple::{Cell, CellSpan, Row, Tuple, TupleTooLarge};
 
 use super::{Lsn, PgTimestamp};
+
+/// The schema whose name the stream leaves empty.
+const CATALOG_NAMESPACE: &str = "pg_catalog";
 
 /// One message of the stream.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,3 +136,6 @@ impl OldTuple {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

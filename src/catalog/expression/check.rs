@@ -69,6 +69,7 @@ pub(super) fn syntax_error(source: &str, errors: &ParseErrors) -> ExpressionErro
         return ExpressionError {
             offset: 0,
             message: "not an expression".to_owned(),
+            missing: None,
         };
     };
     let (line, column) = first.pos;
@@ -83,6 +84,7 @@ pub(super) fn syntax_error(source: &str, errors: &ParseErrors) -> ExpressionErro
     ExpressionError {
         offset: offset.min(source.len()),
         message,
+        missing: None,
     }
 }
 
@@ -115,6 +117,7 @@ impl Checker<'_> {
             return Err(ExpressionError {
                 offset: 0,
                 message: too_deep(),
+                missing: None,
             });
         }
         if let Some(slot) = self.slot(&node.expr)? {
@@ -244,7 +247,10 @@ impl Checker<'_> {
                 "{name} has no column {column}; {}",
                 one_of(self.scope.column_names(row))
             );
-            self.error(&[&format!("{name}.{column}"), column], text)
+            ExpressionError {
+                missing: Some((row, column.to_owned())),
+                ..self.error(&[&format!("{name}.{column}"), column], text)
+            }
         })
     }
 
@@ -291,7 +297,7 @@ impl Checker<'_> {
             .iter()
             .find_map(|word| find_word(self.source, word))
             .unwrap_or(0);
-        ExpressionError { offset, message }
+        ExpressionError { offset, message, missing: None }
     }
 }
 

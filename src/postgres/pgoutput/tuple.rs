@@ -1,9 +1,18 @@
 //! A row as the stream carries it: a column count and, per column, null, unchanged or text.
+//!
+//! ```text
+//! 'n' │ 'u' │ 't' length bytes │ 't' length bytes │ …
+//! ```
+//!
+//! Checked once, when decoded. Whoever needs a column by its number reads the spans into a scratch vector that it
+//! keeps ([`Tuple::read`]), and then pays neither a search nor an allocation for each.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
-/// A row's raw bytes, checked once when decoded: every cell lies inside, and the count is right.
-#[derive(Clone, Debug, PartialEq)]
+use super::decode::{Problem, Reader};
+
+/// A row's raw bytes: every cell lies inside, and the count is right.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tuple {
     /// From the first column's kind byte to the end of the last column.
     bytes: Bytes,
@@ -18,4 +27,149 @@ pub enum Cell<'a> {
     Unchanged,
     /// The type's text output.
     Text(&'a [u8]),
+}
+
+/// Where a cell lies in the tuple that it was read from; in another one it reads as something else, or as nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CellSpan {
+    Null,
+    Unchanged,
+    Text { start: u32, length: u32 },
+}
+
+/// A tuple with its cells found: columns by number.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    bytes: &'a [u8],
+    spans: &'a [CellSpan],
+}
+
+/// More columns or longer values than the format can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a tuple holds at most 32767 columns and 2 GiB")]
+pub struct TupleTooLarge;
+
+impl Tuple {
+    /// A tuple of these cells.
+    pub fn new<'a>(cells: impl IntoIterator<Item = Cell<'a>>) -> Result<Self, TupleTooLarge> {
+        let mut bytes = BytesMut::new();
+        let mut columns: u16 = 0;
+        for cell in cells {
+            columns = columns
+                .checked_add(1)
+                .filter(|n| i16::try_from(*n).is_ok())
+                .ok_or(TupleTooLarge)?;
+            match cell {
+                Cell::Null => bytes.put_u8(b'n'),
+                Cell::Unchanged => bytes.put_u8(b'u'),
+                Cell::Text(text) => {
+                    bytes.put_u8(b't');
+                    bytes.put_i32(i32::try_from(text.len()).map_err(|_| TupleTooLarge)?);
+                    bytes.put_slice(text);
+                }
+            }
+        }
+        if i32::try_from(bytes.len()).is_err() {
+            return Err(TupleTooLarge);
+        }
+        Ok(Self {
+            bytes: bytes.freeze(),
+            columns,
+        })
+    }
+
+    /// How many columns.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.columns as usize
+    }
+
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.columns == 0
+    }
+
+    /// How many bytes it takes in the stream, its column count aside.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The columns in order.
+    pub fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
+        self.spans().map(|span| cell(&self.bytes, span))
+    }
+
+    /// Finds every cell; `scratch` is emptied first.
+    pub fn read<'a>(&'a self, scratch: &'a mut Vec<CellSpan>) -> Row<'a> {
+        scratch.clear();
+        scratch.extend(self.spans());
+        Row {
+            bytes: &self.bytes,
+            spans: scratch,
+        }
+    }
+
+    /// This tuple with spans that [`Tuple::read`] put into a scratch vector earlier.
+    #[must_use]
+    pub fn row<'a>(&'a self, spans: &'a [CellSpan]) -> Row<'a> {
+        Row {
+            bytes: &self.bytes,
+            spans,
+        }
+    }
+
+    /// One tuple in the stream's format, column count first.
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, Problem> {
+        let columns = reader.count()?;
+        let start = reader.offset();
+        for _ in 0..columns {
+            reader.cell()?;
+        }
+        Ok(Self {
+            bytes: reader.slice_from(start),
+            columns,
+        })
+    }
+
+    pub(super) fn encode(&self, out: &mut BytesMut) {
+        out.put_u16(self.columns);
+        out.put_slice(&self.bytes);
+    }
+
+    fn spans(&self) -> impl Iterator<Item = CellSpan> + use<'_> {
+        let mut reader = Reader::new(&self.bytes);
+        std::iter::from_fn(move || reader.cell().ok())
+    }
+}
+
+impl<'a> Row<'a> {
+    /// `None` beyond the last column.
+    #[must_use]
+    pub fn cell(&self, column: usize) -> Option<Cell<'a>> {
+        self.spans.get(column).map(|span| cell(self.bytes, *span))
+    }
+
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+}
+
+fn cell(bytes: &[u8], span: CellSpan) -> Cell<'_> {
+    match span {
+        CellSpan::Null => Cell::Null,
+        CellSpan::Unchanged => Cell::Unchanged,
+        CellSpan::Text { start, length } => {
+            let text = bytes
+                .get(start as usize..)
+                .and_then(|rest| rest.get(..length as usize));
+            text.map_or(Cell::Null, Cell::Text)
+        }
+    }
 }

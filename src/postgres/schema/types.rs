@@ -57,6 +57,9 @@ pub struct Types {
 }
 
 impl Types {
+    /// The oid of `text`.
+    pub const TEXT: u32 = 25;
+
     /// The types that every server has, under the oids that they have on every server.
     #[must_use]
     pub fn builtin() -> Self {

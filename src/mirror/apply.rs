@@ -1,0 +1,171 @@
+//! The stream's changes, one by one.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::key::encode_key;
+use super::{Joining, Mirror, MirrorError, MirrorRow, MirrorTableId, State, Table};
+use crate::postgres::pgoutput::{Cell, OldTuple, Relation, Tuple};
+use crate::source::{Operation, RowChange};
+
+/// How the columns of one relation lie.
+#[derive(Debug)]
+pub(super) struct Binding {
+    relation: Arc<Relation>,
+    /// For each of the table's mirrored columns, its place in the relation; none when it is gone.
+    columns: Vec<Option<usize>>,
+    /// The places of the key's columns; none when one of them is gone.
+    key: Option<Vec<usize>>,
+}
+
+impl Binding {
+    fn new(relation: &Arc<Relation>, columns: &[String], key: &[String]) -> Self {
+        let place = |name: &String| relation.columns.iter().position(|column| column.name == *name);
+        Self {
+            relation: Arc::clone(relation),
+            columns: columns.iter().map(place).collect(),
+            key: key.iter().map(place).collect(),
+        }
+    }
+
+    fn key<'a>(&self, cells: &[Cell<'a>]) -> Option<Cow<'a, [u8]>> {
+        let value = |place: &usize| match cells.get(*place) {
+            Some(Cell::Text(text)) => Some(*text),
+            _ => None,
+        };
+        encode_key(self.key.as_ref()?.iter().map(value))
+    }
+}
+
+impl Mirror {
+    /// Applies a change; one of a table that is not mirrored, or that the load has already seen, changes nothing.
+    ///
+    /// # Errors
+    /// The change can't be applied: from here on the mirror is behind, until it is loaded again.
+    pub fn apply(&self, xid: u32, change: &RowChange) -> Result<(), MirrorError> {
+        let Some(MirrorTableId(place)) = self.find_relation(&change.relation) else {
+            return Ok(());
+        };
+        let Some(table) = self.tables.get(place) else {
+            return Ok(());
+        };
+        if self.has_seen(xid) {
+            return Ok(());
+        }
+        let mut state = table.write();
+        let before = state.rows.memory();
+        table.apply(&mut state, change, self.bytes(), self.max_bytes)?;
+        let after = state.rows.memory();
+        if after >= before {
+            self.memory.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.memory.fetch_sub(before - after, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Empties the mirrored ones among the truncated tables; true when there was one. What was derived from them has
+    /// to be judged again.
+    pub fn truncate(&self, xid: u32, relations: &[Arc<Relation>]) -> bool {
+        if self.has_seen(xid) {
+            return false;
+        }
+        let mut mirrored = false;
+        for table in relations
+            .iter()
+            .filter_map(|relation| self.tables.get(self.find_relation(relation)?.0))
+        {
+            let mut state = table.write();
+            self.memory.fetch_sub(state.rows.memory(), Ordering::Relaxed);
+            state.rows.clear();
+            mirrored = true;
+        }
+        mirrored
+    }
+
+    fn has_seen(&self, xid: u32) -> bool {
+        matches!(&*self.joining(), Joining::Loaded(loaded) if loaded.snapshot.sees(xid))
+    }
+}
+
+impl Table {
+    fn apply(
+        &self,
+        state: &mut State,
+        change: &RowChange,
+        used_bytes: u64,
+        limit_bytes: u64,
+    ) -> Result<(), MirrorError> {
+        if !state
+            .binding
+            .as_ref()
+            .is_some_and(|binding| Arc::ptr_eq(&binding.relation, &change.relation))
+        {
+            state.binding = Some(Binding::new(&change.relation, &self.columns, &state.key));
+        }
+        let Some(binding) = &state.binding else {
+            return Ok(());
+        };
+        let no_key = || MirrorError::NoKey {
+            table: self.spec.table.clone(),
+        };
+        let old = change.old.as_ref().map(OldTuple::tuple).map(cells);
+        let new = change.new.as_ref().map(cells);
+        let old_key = old
+            .as_deref()
+            .map(|old| binding.key(old).ok_or_else(no_key))
+            .transpose()?;
+        let Some(new) = new else {
+            state.rows.remove(&old_key.ok_or_else(no_key)?);
+            return Ok(());
+        };
+        // A key that was out of line and not touched is not in the new row; it is the old one's then.
+        let new_key = binding.key(&new).or_else(|| old_key.clone()).ok_or_else(no_key)?;
+        let row = {
+            let previous = match change.operation {
+                Operation::Update => state.rows.get(old_key.as_deref().unwrap_or(&new_key)),
+                Operation::Insert | Operation::Delete => None,
+            };
+            let full = matches!(change.old, Some(OldTuple::Full(_)))
+                .then_some(old.as_deref())
+                .flatten();
+            let values =
+                binding
+                    .columns
+                    .iter()
+                    .enumerate()
+                    .map(|(column, place)| match new.get((*place)?)? {
+                        Cell::Text(text) => Some(*text),
+                        Cell::Null => None,
+                        Cell::Unchanged => match full.and_then(|old| old.get((*place)?)) {
+                            Some(Cell::Text(text)) => Some(*text),
+                            _ => previous.and_then(|row| row.cell(column)),
+                        },
+                    });
+            MirrorRow::new(&new_key, values)
+        };
+        let row = row.ok_or_else(|| MirrorError::RowTooLarge {
+            table: self.spec.table.clone(),
+        })?;
+        let replaced = state
+            .rows
+            .get(old_key.as_deref().unwrap_or(&new_key))
+            .map_or(0, |row| row.memory());
+        if used_bytes.saturating_sub(replaced).saturating_add(row.memory()) > limit_bytes {
+            return Err(MirrorError::TooLarge {
+                table: self.spec.table.clone(),
+                limit_bytes,
+            });
+        }
+        if let Some(old_key) = old_key {
+            state.rows.remove(&old_key);
+        }
+        state.rows.put(row);
+        Ok(())
+    }
+}
+
+fn cells(tuple: &Tuple) -> Vec<Cell<'_>> {
+    tuple.cells().collect()
+}

@@ -1,0 +1,75 @@
+//! What a source yields.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Transaction;
+use super::policy::ErrorKind;
+use crate::postgres::{Lsn, PgTimestamp};
+
+/// One step of a source, in the order in which it happened.
+#[derive(Debug)]
+pub enum SourceItem {
+    Transaction(Transaction),
+    /// Every commit below `lsn` has been yielded. Only between transactions, and always above the last one.
+    Position {
+        lsn: Lsn,
+        server_time: PgTimestamp,
+    },
+    /// Data flows again, from `start` on. The first item of a process, unless it can't connect.
+    Connected {
+        identity: Identity,
+        start: Lsn,
+    },
+    /// Nothing flows until the next `Connected`. Yielded again when the reason changes.
+    Disconnected {
+        kind: ErrorKind,
+        /// Another worker has the slot; this one takes over when it stops.
+        standby: bool,
+        error: String,
+        retry_in: Duration,
+    },
+    /// History can't be continued: what was yielded before is no prefix of what follows. Right before the
+    /// `Connected` that it belongs to.
+    Reset {
+        reason: ResetReason,
+        identity: Identity,
+        start: Lsn,
+    },
+}
+
+/// Whose history it is: what an epoch is made of, besides the catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// `IDENTIFY_SYSTEM`'s, decimal, unique to a cluster.
+    pub system_identifier: String,
+    pub timeline: u32,
+    pub database_oid: u32,
+    pub database: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetReason {
+    /// There was no slot; one was made.
+    SlotMissing,
+    /// The server had removed WAL that the slot needed; it was dropped and made again.
+    SlotLost,
+    /// The slot was confirmed beyond what this process had seen: somebody else read from it.
+    SlotAdvanced,
+    /// Another cluster, timeline or database than the one before.
+    ServerChanged,
+    /// The server's log ends before the last position that this process saw.
+    ServerBehind,
+}
+
+impl fmt::Display for ResetReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SlotMissing => "the replication slot was missing and has been created",
+            Self::SlotLost => "the replication slot had lost its log and has been created again",
+            Self::SlotAdvanced => "the replication slot was moved on by somebody else",
+            Self::ServerChanged => "the server is another cluster, timeline or database than before",
+            Self::ServerBehind => "the server's log ends before the last position seen",
+        })
+    }
+}

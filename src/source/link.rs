@@ -1,0 +1,191 @@
+//! An open stream: messages in, items and statuses out.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::assembler::Assembler;
+use super::policy::SourceError;
+use super::progress::{Boundary, Progress};
+use super::{SourceItem, Transaction};
+use crate::postgres::replication::{Keepalive, XLogData};
+use crate::postgres::{Lsn, ReplicationMessage, ReplicationStream, pgoutput};
+
+/// A server that answers nothing for so long is gone. Each status asks for an answer, so one that lives answers.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// A server that shuts down asks again as soon as it was answered, until all is confirmed that it ever sent. One that
+/// does not asks after half its `wal_sender_timeout`, and hears of us before.
+const STOPPING_PINGS: u32 = 3;
+const STOPPING_PING_WITHIN: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Link {
+    stream: ReplicationStream,
+    assembler: Assembler,
+    opened: Instant,
+    heard: Instant,
+    /// When the last status was sent, and how far we were; none before the first.
+    status: Option<(Instant, Lsn)>,
+    status_interval: Duration,
+    /// So many bytes of log are worth a status of their own: what can be confirmed is not pinned for longer.
+    status_bytes: u64,
+    reply_due: bool,
+    pings: u32,
+    /// The newest position between transactions that was not yet yielded.
+    position: Option<Boundary>,
+    /// Everything up to here was handed out, on this connection or one before.
+    handed_out: Lsn,
+}
+
+impl Link {
+    pub(super) fn new(
+        stream: ReplicationStream,
+        max_transaction: u64,
+        status_interval: Duration,
+        status_bytes: u64,
+        handed_out: Lsn,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            stream,
+            assembler: Assembler::new(max_transaction),
+            opened: now,
+            heard: now,
+            status: None,
+            status_interval,
+            status_bytes,
+            reply_due: false,
+            pings: 0,
+            position: None,
+            handed_out,
+        }
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
+    /// Everything that has already come is taken before anything is awaited.
+    pub(super) async fn next(&mut self, progress: &mut Progress) -> Result<SourceItem, SourceError> {
+        loop {
+            if let Some(transaction) = self.try_next(progress)? {
+                return Ok(SourceItem::Transaction(transaction));
+            }
+            self.send_status_if_due(progress).await?;
+            if let Some(boundary) = self.position.take() {
+                let (server_time, lsn) = boundary;
+                self.hand_out(boundary, progress);
+                return Ok(SourceItem::Position { lsn, server_time });
+            }
+            let due = self
+                .status
+                .map_or_else(Instant::now, |(at, _)| at + self.status_interval);
+            let message = tokio::select! {
+                biased;
+                // First: whether the server is silent is only known once what it sent is read.
+                message = self.stream.next() => message?,
+                () = sleep_until(due) => continue,
+                () = sleep_until(self.heard + SILENCE) => {
+                    return Err(SourceError::Silent { seconds: SILENCE.as_secs() });
+                }
+            };
+            if let Some(transaction) = self.accept(message, progress)? {
+                return Ok(SourceItem::Transaction(transaction));
+            }
+        }
+    }
+
+    /// A transaction out of what has already come.
+    pub(super) fn try_next(&mut self, progress: &mut Progress) -> Result<Option<Transaction>, SourceError> {
+        while let Some(message) = self.stream.try_next()? {
+            if let Some(transaction) = self.accept(message, progress)? {
+                return Ok(Some(transaction));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn send_status_if_due(&mut self, progress: &mut Progress) -> Result<(), SourceError> {
+        let due = self.reply_due
+            || self.status.is_none_or(|(at, processed)| {
+                at.elapsed() >= self.status_interval
+                    || progress.processed().bytes_since(processed) >= self.status_bytes
+            });
+        if due {
+            self.send_status(progress).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Confirms what may be confirmed and leaves.
+    pub(super) async fn finish(mut self, progress: &mut Progress) -> Result<(), SourceError> {
+        self.send_status(progress).await?;
+        Ok(self.stream.finish().await?)
+    }
+
+    async fn send_status(&mut self, progress: &mut Progress) -> Result<(), SourceError> {
+        let (processed, confirmed) = (progress.processed(), progress.confirm());
+        let sending = self.stream.status(processed, confirmed, confirmed, true);
+        timeout(SILENCE, sending)
+            .await
+            .map_err(|_| SourceError::Silent {
+                seconds: SILENCE.as_secs(),
+            })??;
+        self.status = Some((Instant::now(), processed));
+        self.reply_due = false;
+        Ok(())
+    }
+
+    fn accept(
+        &mut self,
+        message: ReplicationMessage,
+        progress: &mut Progress,
+    ) -> Result<Option<Transaction>, SourceError> {
+        self.heard = Instant::now();
+        match message {
+            ReplicationMessage::XLogData(data) => self.data(data, progress),
+            ReplicationMessage::Keepalive(keepalive) => self.keepalive(keepalive, progress).map(|()| None),
+        }
+    }
+
+    fn data(&mut self, data: XLogData, progress: &mut Progress) -> Result<Option<Transaction>, SourceError> {
+        progress.observe(data.sent_at, data.wal_end);
+        self.pings = 0;
+        let message = pgoutput::decode(data.data.clone())?;
+        let Some(transaction) = self.assembler.push(&data.data, message)? else {
+            return Ok(None);
+        };
+        if transaction.end_lsn <= self.handed_out {
+            return Ok(None);
+        }
+        self.position = None;
+        self.hand_out((transaction.commit_time, transaction.end_lsn), progress);
+        Ok(Some(transaction))
+    }
+
+    fn keepalive(&mut self, keepalive: Keepalive, progress: &mut Progress) -> Result<(), SourceError> {
+        progress.observe(keepalive.sent_at, keepalive.wal_end);
+        if keepalive.reply_requested {
+            self.reply_due = true;
+            let answered = self
+                .status
+                .is_some_and(|(at, _)| at.elapsed() < STOPPING_PING_WITHIN.min(self.status_interval));
+            self.pings = if answered { self.pings + 1 } else { 0 };
+            if self.pings >= STOPPING_PINGS {
+                return Err(SourceError::ServerStops);
+            }
+        }
+        // Within a transaction it is a position of the log, but not one between transactions.
+        if !self.assembler.is_open() && keepalive.wal_end > self.handed_out {
+            self.position = Some((keepalive.sent_at, keepalive.wal_end));
+        }
+        Ok(())
+    }
+
+    fn hand_out(&mut self, boundary: Boundary, progress: &mut Progress) {
+        self.handed_out = boundary.1;
+        progress.hand_out(boundary);
+    }
+}

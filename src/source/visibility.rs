@@ -1,0 +1,290 @@
+//! "Now": a position all of whose commits a new snapshot sees.
+//!
+//! Decoding runs ahead of visibility: a transaction is in the WAL before it leaves the list of those in progress. Who
+//! connects, is told a position and then reads the database must find everything up to it. So the pipeline records
+//! what it has dealt with, and the answer is the end of the longest beginning of that record that a snapshot, taken
+//! by an SQL connection of this service, sees whole.
+//!
+//! An older answer is always right too, only less useful: that is what a server out of reach gives.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::{InvalidSnapshot, Snapshot};
+use crate::postgres::Lsn;
+use crate::postgres::client::{Client, connect};
+use crate::postgres::dsn::Dsn;
+
+/// Transactions remembered one by one. Beyond, neighbours become one: nobody has asked for long.
+const MAX_ENTRIES: usize = 1 << 16;
+
+/// A snapshot takes microseconds; without one after so long the last answer is given again.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After a failure nobody else waits for another one this soon.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Shared between the pipeline, which records, and whoever asks.
+#[derive(Debug)]
+pub struct Visibility {
+    dsn: Dsn,
+    record: Mutex<Record>,
+    /// Held by the one who asks the server; the others wait for it.
+    connection: tokio::sync::Mutex<Connection>,
+    /// Queries that have ended, whatever came of them.
+    rounds: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Connection {
+    client: Option<Client>,
+    not_before: Option<Instant>,
+}
+
+/// What the pipeline dealt with and no snapshot is known to see whole.
+#[derive(Debug, Default)]
+struct Record {
+    unseen: VecDeque<Entry>,
+    visible: Lsn,
+    head: Lsn,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// The newest of the transactions that it stands for.
+    xid: u32,
+    end: Lsn,
+    /// Stands for several, of which only the newest is known: seen once all that are older have ended.
+    several: bool,
+}
+
+impl Visibility {
+    #[must_use]
+    pub fn new(dsn: Dsn) -> Self {
+        Self {
+            dsn,
+            record: Mutex::default(),
+            connection: tokio::sync::Mutex::default(),
+            rounds: AtomicU64::new(0),
+        }
+    }
+
+    /// History begins anew at `start`.
+    pub fn reset(&self, start: Lsn) {
+        *self.lock() = Record {
+            unseen: VecDeque::new(),
+            visible: start,
+            head: start,
+        };
+    }
+
+    /// The pipeline has published this transaction.
+    pub fn record(&self, xid: u32, end_lsn: Lsn) {
+        self.lock().push(xid, end_lsn);
+    }
+
+    /// Every commit below is published; from positions between transactions.
+    pub fn advance(&self, head: Lsn) {
+        let mut record = self.lock();
+        record.head = record.head.max(head);
+        if record.unseen.is_empty() {
+            record.visible = record.head;
+        }
+    }
+
+    /// The newest position known to be visible whole. Callers at the same time share one query; cancel-safe.
+    pub async fn visible_position(&self) -> Lsn {
+        {
+            let record = self.lock();
+            if record.unseen.is_empty() {
+                return record.visible;
+            }
+        }
+        let rounds = self.rounds.load(Ordering::Acquire);
+        let mut connection = self.connection.lock().await;
+        // Whoever waited for another's query has its answer.
+        if self.rounds.load(Ordering::Acquire) == rounds {
+            self.look(&mut connection).await;
+            self.rounds.fetch_add(1, Ordering::Release);
+        }
+        self.lock().visible
+    }
+
+    async fn look(&self, connection: &mut Connection) {
+        if connection.not_before.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        // Taken out: if this future is dropped halfway, so is the connection.
+        let client = connection.client.take();
+        match timeout(QUERY_TIMEOUT, fetch(&self.dsn, client)).await {
+            Ok(Ok((client, snapshot))) => {
+                connection.client = Some(client);
+                connection.not_before = None;
+                self.lock().see(&snapshot);
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(error, "no snapshot: the visible position stays where it is");
+                connection.not_before = Some(Instant::now() + PAUSE);
+            }
+            Err(_) => connection.not_before = Some(Instant::now() + PAUSE),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// On the connection that there was, or on a new one.
+async fn fetch(dsn: &Dsn, client: Option<Client>) -> Result<(Client, Snapshot), String> {
+    if let Some(client) = client
+        && let Ok(snapshot) = query(&client).await
+    {
+        return Ok((client, snapshot));
+    }
+    let client = connect(dsn).await.map_err(|error| error.to_string())?;
+    let snapshot = query(&client).await?;
+    Ok((client, snapshot))
+}
+
+async fn query(client: &Client) -> Result<Snapshot, String> {
+    let row = client
+        .query_one("select pg_catalog.pg_current_snapshot()::text", &[])
+        .await;
+    let text: String = row
+        .and_then(|row| row.try_get(0))
+        .map_err(|error| error.to_string())?;
+    text.parse().map_err(|error: InvalidSnapshot| error.to_string())
+}
+
+impl Record {
+    fn push(&mut self, xid: u32, end: Lsn) {
+        self.head = self.head.max(end);
+        if self.unseen.len() >= MAX_ENTRIES {
+            self.halve();
+        }
+        self.unseen.push_back(Entry {
+            xid,
+            end,
+            several: false,
+        });
+    }
+
+    /// Takes off the front what the snapshot sees; what comes after the first that it does not see has to wait.
+    fn see(&mut self, snapshot: &Snapshot) {
+        while let Some(entry) = self.unseen.front() {
+            let seen = if entry.several {
+                snapshot.is_past(entry.xid)
+            } else {
+                snapshot.sees(entry.xid)
+            };
+            if !seen {
+                return;
+            }
+            self.visible = entry.end;
+            self.unseen.pop_front();
+        }
+        self.visible = self.head;
+    }
+
+    fn halve(&mut self) {
+        let mut pairs = VecDeque::with_capacity(MAX_ENTRIES);
+        while let Some(first) = self.unseen.pop_front() {
+            pairs.push_back(self.unseen.pop_front().map_or(first, |second| first.and(second)));
+        }
+        self.unseen = pairs;
+    }
+}
+
+impl Entry {
+    fn and(self, later: Self) -> Self {
+        // Ids wrap around; of two in a stream the newer is less than half the circle ahead.
+        let later_is_newer = later.xid.wrapping_sub(self.xid) < 1 << 31;
+        let xid = if later_is_newer { later.xid } else { self.xid };
+        Self {
+            xid,
+            end: later.end,
+            several: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(xids: &[u32]) -> Record {
+        let mut record = Record::default();
+        for (place, xid) in xids.iter().enumerate() {
+            record.push(*xid, Lsn::new(100 * (place as u64 + 1)));
+        }
+        record
+    }
+
+    #[test]
+    fn visible_ends_before_the_first_transaction_that_a_snapshot_misses() {
+        let mut record = record(&[10, 12, 11, 14]);
+        record.see(&"11:13:11".parse().unwrap());
+        assert_eq!(record.visible, Lsn::new(200));
+        record.see(&"13:13:".parse().unwrap());
+        assert_eq!(record.visible, Lsn::new(300));
+        record.see(&"15:15:".parse().unwrap());
+        assert_eq!(record.visible, Lsn::new(400));
+    }
+
+    #[test]
+    fn a_position_counts_once_every_transaction_before_it_is_seen() {
+        let visibility = Visibility::new("postgres://u@localhost/d".parse().unwrap());
+        visibility.reset(Lsn::new(50));
+        visibility.record(10, Lsn::new(100));
+        visibility.advance(Lsn::new(500));
+        assert_eq!(visibility.lock().visible, Lsn::new(50));
+        visibility.lock().see(&"11:11:".parse().unwrap());
+        assert_eq!(visibility.lock().visible, Lsn::new(500));
+        visibility.advance(Lsn::new(600));
+        assert_eq!(visibility.lock().visible, Lsn::new(600));
+    }
+
+    #[test]
+    fn memory_is_bounded_while_nobody_asks() {
+        let mut record = Record::default();
+        for xid in 0..300_000u32 {
+            record.push(xid, Lsn::new(u64::from(xid) + 1));
+        }
+        assert!(record.unseen.len() <= MAX_ENTRIES);
+        record.see(&"150000:300000:150000".parse().unwrap());
+        assert!(record.visible > Lsn::new(140_000) && record.visible <= Lsn::new(150_000));
+        record.see(&"300000:300000:".parse().unwrap());
+        assert_eq!(record.visible, Lsn::new(300_000));
+    }
+
+    proptest! {
+        #[test]
+        fn coalescing_never_makes_more_visible(
+            xids in prop::collection::vec(0..60u32, 1..40),
+            start in prop_oneof![Just(0u32), Just(u32::MAX - 30)],
+            xmax in 0..70u64, in_progress in prop::collection::btree_set(0..70u64, 0..8),
+        ) {
+            let era = (1u64 << 33) + u64::from(start);
+            let in_progress: Vec<_> = in_progress.into_iter().filter(|xid| *xid < xmax).collect();
+            let xmin = in_progress.first().copied().unwrap_or(xmax);
+            let list: Vec<_> = in_progress.iter().map(|xid| (era + xid).to_string()).collect();
+            let snapshot: Snapshot = format!("{}:{}:{}", era + xmin, era + xmax, list.join(",")).parse().unwrap();
+            let xids: Vec<_> = xids.into_iter().map(|xid| start.wrapping_add(xid)).collect();
+            let (mut exact, mut coarse) = (record(&xids), record(&xids));
+            coarse.halve();
+            coarse.halve();
+            exact.see(&snapshot);
+            coarse.see(&snapshot);
+            prop_assert!(coarse.visible <= exact.visible);
+            let seen = xids.iter().take_while(|xid| snapshot.sees(**xid)).count();
+            prop_assert_eq!(exact.visible, Lsn::new(100 * seen as u64));
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! A replication slot as a source.
+//!
+//! ```text
+//! Waiting ─ delay over ─► Connecting ─ opened ─► Streaming ─ error ─► Waiting
+//!                          │      ▲
+//!                          └ busy ┘  another worker has the slot: asked again twice a second
+//! ```
+//!
+//! Every await here may be cancelled: what is under way lives in the source, not in a future, and goes on with the
+//! next call. What was handed out counts as dealt with when [`WalSource::next`] is called again, and only then may it
+//! be confirmed.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::backoff::Backoff;
+use super::confirm::Window;
+use super::connect::{self, Attempt, Opened, Target};
+use super::link::Link;
+use super::policy::{ErrorKind, SourceError};
+use super::progress::Progress;
+use super::{ResetReason, SourceItem};
+use crate::config;
+use crate::postgres::{Lsn, PgTimestamp};
+use crate::postgres::dsn::Dsn;
+
+/// How soon a slot that was found busy when starting is tried again.
+const BUSY_DELAY: Duration = Duration::from_millis(400);
+
+/// A connection that stood for so long was a success, even if the database was idle.
+const STOOD: Duration = Duration::from_secs(30);
+
+/// The source can't work, however often it tries.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Fatal(SourceError);
+
+/// Transactions from a replication slot.
+pub struct WalSource {
+    target: Target,
+    window: Window,
+    max_transaction: u64,
+    phase: Phase,
+    progress: Progress,
+    backoff: Backoff,
+    /// To be yielded before anything else is done.
+    ready: VecDeque<SourceItem>,
+    /// The reason that was told last, while nothing flows.
+    told: Option<String>,
+}
+
+enum Phase {
+    Waiting {
+        until: Instant,
+    },
+    Connecting(Connecting),
+    Streaming(Box<Link>),
+    /// The stream broke outside of `next`, which is to report it.
+    Broken(SourceError),
+}
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Attempt, SourceError>> + Send>>;
+
+impl WalSource {
+    /// Connects at the first call of [`WalSource::next`].
+    #[must_use]
+    pub fn new(source: &config::Source, replay: &config::Replay, dsn: Dsn) -> Self {
+        let window = Window {
+            max_age: replay.max_age,
+            max_wal: replay.max_wal.0,
+        };
+        Self {
+            target: Target {
+                slot: slot_name(source, &dsn.database),
+                publication: source.publication.clone(),
+                dsn,
+            },
+            window,
+            max_transaction: source.max_transaction.0,
+            phase: Phase::Waiting {
+                until: Instant::now(),
+            },
+            progress: Progress::new(window),
+            backoff: Backoff::new(),
+            ready: VecDeque::new(),
+            told: None,
+        }
+    }
+
+    /// The slot that is read.
+    #[must_use]
+    pub fn slot(&self) -> &str {
+        &self.target.slot
+    }
+
+    /// The next step, waiting for it as long as it takes; by calling, what was yielded before has been dealt with.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// Only what can never work; everything else is retried, and told as [`SourceItem::Disconnected`].
+    pub async fn next(&mut self) -> Result<SourceItem, Fatal> {
+        self.progress.settle();
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Ok(item);
+            }
+            match &mut self.phase {
+                Phase::Waiting { until } => {
+                    sleep_until(*until).await;
+                    let attempt = connect::connect(self.target.clone(), self.progress.history());
+                    self.phase = Phase::Connecting(Box::pin(attempt));
+                }
+                Phase::Connecting(attempt) => match attempt.await {
+                    Ok(Attempt::Opened(opened)) => self.opened(*opened),
+                    Ok(Attempt::Busy(connection)) => {
+                        self.tell(
+                            &SourceError::SlotBusy {
+                                slot: self.target.slot.clone(),
+                            },
+                            BUSY_DELAY,
+                        );
+                        let attempt =
+                            connect::retry(connection, self.target.clone(), self.progress.history());
+                        self.phase = Phase::Connecting(Box::pin(attempt));
+                    }
+                    Err(error) => self.failed(error)?,
+                },
+                Phase::Streaming(link) => match link.next(&mut self.progress).await {
+                    Ok(item) => {
+                        if matches!(item, SourceItem::Transaction(_)) || link.age() >= STOOD {
+                            self.backoff.reset();
+                        }
+                        return Ok(item);
+                    }
+                    Err(error) => self.failed(error)?,
+                },
+                Phase::Broken(_) => {
+                    let now = Phase::Waiting {
+                        until: Instant::now(),
+                    };
+                    if let Phase::Broken(error) = std::mem::replace(&mut self.phase, now) {
+                        self.failed(error)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A transaction that has already come, without waiting, so that a burst is published at once. What was yielded
+    /// before is not dealt with by this.
+    pub fn try_next(&mut self) -> Option<SourceItem> {
+        if !self.ready.is_empty() {
+            return None;
+        }
+        let Phase::Streaming(link) = &mut self.phase else {
+            return None;
+        };
+        match link.try_next(&mut self.progress) {
+            Ok(transaction) => transaction.map(SourceItem::Transaction),
+            Err(error) => {
+                self.phase = Phase::Broken(error);
+                None
+            }
+        }
+    }
+
+    /// Tells the server that we live, if it is time to. To be called often during long work; it costs next to
+    /// nothing.
+    pub async fn pulse(&mut self) {
+        if let Phase::Streaming(link) = &mut self.phase
+            && let Err(error) = link.send_status_if_due(&mut self.progress).await
+        {
+            self.phase = Phase::Broken(error);
+        }
+    }
+
+    /// The commit position of the oldest transaction that the journals keep; none when they keep nothing. It is
+    /// forgotten at a [`SourceItem::Reset`].
+    pub fn retain(&mut self, oldest_kept: Option<Lsn>) {
+        self.progress.retain(oldest_kept);
+    }
+
+    /// The end of the server's log, as its last message told it.
+    #[must_use]
+    pub fn server_head(&self) -> Lsn {
+        self.progress.server_head()
+    }
+
+    /// Where the replay window begins: what committed before that time, or below that position, is to be given up.
+    /// None while nobody knows the server's time.
+    #[must_use]
+    pub fn window_start(&self) -> Option<(PgTimestamp, Lsn)> {
+        self.progress.window_start()
+    }
+
+    /// What the server was last told that it may forget.
+    #[must_use]
+    pub fn confirmed(&self) -> Lsn {
+        self.progress.confirmed()
+    }
+
+    /// Confirms and leaves the slot, so that another worker has it at once. What was yielded has been dealt with.
+    pub async fn shutdown(mut self) {
+        self.progress.settle();
+        if let Phase::Streaming(link) = self.phase
+            && let Err(error) = link.finish(&mut self.progress).await
+        {
+            tracing::debug!(%error, "the replication connection broke while it was being closed");
+        }
+    }
+
+    fn opened(&mut self, opened: Opened) {
+        let Opened {
+            stream,
+            identity,
+            start,
+            reset,
+            slot_confirmed,
+            status_interval,
+        } = opened;
+        let first = self.progress.history().is_none();
+        if reset.is_some() || first {
+            self.progress.begin(identity.clone(), start);
+        } else {
+            self.progress.resume(slot_confirmed);
+        }
+        if let Some(reason) = reset {
+            self.log_reset(reason, start);
+            self.ready.push_back(SourceItem::Reset {
+                reason,
+                identity: identity.clone(),
+                start,
+            });
+        }
+        tracing::info!(slot = self.target.slot, %start, "reading from the replication slot");
+        self.ready.push_back(SourceItem::Connected { identity, start });
+        self.told = None;
+        let status_bytes = self.window.max_wal / 16;
+        let head = self.progress.head();
+        self.phase = Phase::Streaming(Box::new(Link::new(
+            stream,
+            self.max_transaction,
+            status_interval,
+            status_bytes,
+            head,
+        )));
+    }
+
+    fn failed(&mut self, error: SourceError) -> Result<(), Fatal> {
+        let kind = error.kind();
+        if kind == ErrorKind::Fatal {
+            return Err(Fatal(error));
+        }
+        let delay = if error.is_slot_busy() {
+            BUSY_DELAY
+        } else {
+            self.backoff.delay(kind)
+        };
+        self.tell(&error, delay);
+        self.phase = Phase::Waiting {
+            until: Instant::now() + delay,
+        };
+        Ok(())
+    }
+
+    /// Once for each reason: the same one again is no news.
+    fn tell(&mut self, error: &SourceError, retry_in: Duration) {
+        let (kind, text) = (error.kind(), describe(error));
+        tracing::debug!(
+            error = text,
+            retry_in_ms = retry_in.as_millis(),
+            "the source is not connected"
+        );
+        if self.told.as_deref() != Some(&text) {
+            self.told = Some(text.clone());
+            self.ready.push_back(SourceItem::Disconnected {
+                kind,
+                standby: error.is_slot_busy(),
+                error: text,
+                retry_in,
+            });
+        }
+    }
+
+    fn log_reset(&self, reason: ResetReason, start: Lsn) {
+        tracing::warn!(slot = self.target.slot, %start, %reason, "history can't be continued");
+    }
+}
+
+impl std::fmt::Debug for WalSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let phase = match &self.phase {
+            Phase::Waiting { .. } => "waiting",
+            Phase::Connecting(_) => "connecting",
+            Phase::Streaming(_) => "streaming",
+            Phase::Broken(_) => "broken",
+        };
+        f.debug_struct("WalSource")
+            .field("target", &self.target)
+            .field("phase", &phase)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The configured slot, or `walcast_<database>`, in the letters that a slot's name may have.
+#[must_use]
+pub fn slot_name(source: &config::Source, database: &str) -> String {
+    /// `NAMEDATALEN - 1`.
+    const MAX_BYTES: usize = 63;
+    if let Some(slot) = &source.slot {
+        return slot.clone();
+    }
+    let letter = |c: char| match c.to_ascii_lowercase() {
+        c if c.is_ascii_alphanumeric() || c == '_' => c,
+        _ => '_',
+    };
+    "walcast_"
+        .chars()
+        .chain(database.chars().map(letter))
+        .take(MAX_BYTES)
+        .collect()
+}
+
+/// An error with the causes that its own text leaves out.
+fn describe(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_named_for_its_database_in_letters_that_slots_may_have() {
+        let mut source = config::Source::default();
+        assert_eq!(slot_name(&source, "app"), "walcast_app");
+        assert_eq!(slot_name(&source, "My-App"), "walcast_my_app");
+        assert_eq!(slot_name(&source, &"é".repeat(80)).len(), 63);
+        source.slot = Some("Own".to_owned());
+        assert_eq!(slot_name(&source, "app"), "Own");
+    }
+}

@@ -1,0 +1,532 @@
+//! The WAL source against a real server: nothing lost, nothing twice, whatever happens to the connection.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+use walcast::config;
+use walcast::postgres::client::{Client, connect};
+use walcast::postgres::dsn::Dsn;
+use walcast::postgres::pgoutput::{Cell, OldTuple, Tuple};
+use walcast::postgres::{Lsn, PgTimestamp};
+use walcast::source::{
+    Change, Changes, ErrorKind, Operation, ResetReason, SourceItem, Transaction, Visibility, WalSource,
+};
+
+/// Far beyond what any step takes; reached only by a failure.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A database of its own on the cluster of `TEST_DATABASE_URL`, whose role is a superuser.
+pub struct TestDatabase {
+    pub dsn: Dsn,
+    pub sql: Client,
+    pub slot: String,
+}
+
+impl TestDatabase {
+    pub async fn create() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let url = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL names a superuser's database");
+        let cluster: Dsn = url.parse().unwrap();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("source_{}_{number}", std::process::id());
+        let admin = connect(&cluster).await.unwrap();
+        admin
+            .batch_execute(&format!("drop database if exists {name} with (force)"))
+            .await
+            .unwrap();
+        admin
+            .batch_execute(&format!("create database {name}"))
+            .await
+            .unwrap();
+        let dsn = cluster.with_database(&name);
+        let sql = connect(&dsn).await.unwrap();
+        Self {
+            dsn,
+            sql,
+            slot: format!("walcast_{name}"),
+        }
+    }
+
+    /// With a table `bays` and everything that a source of it needs.
+    pub async fn with_bays() -> Self {
+        let database = Self::create().await;
+        database
+            .run(
+                "create table bays (id text primary key, site text, note text);
+                 create publication walcast for table bays",
+            )
+            .await;
+        database
+            .run(&format!(
+                "select pg_create_logical_replication_slot('{}', 'pgoutput')",
+                database.slot
+            ))
+            .await;
+        database
+    }
+
+    pub async fn run(&self, sql: &str) {
+        self.sql
+            .batch_execute(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    pub async fn text(&self, sql: &str) -> Option<String> {
+        self.sql
+            .query_one(sql, &[])
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+            .get(0)
+    }
+
+    fn source(&self) -> Source {
+        self.source_with(config::Source::default(), config::Replay::default())
+    }
+
+    fn source_with(&self, source: config::Source, replay: config::Replay) -> Source {
+        let source = config::Source {
+            slot: Some(self.slot.clone()),
+            ..source
+        };
+        // A status every third of it: what depends on them is seen soon.
+        let dsn = Dsn {
+            options: Some("-c wal_sender_timeout=3s".to_owned()),
+            ..self.dsn.clone()
+        };
+        Source(WalSource::new(&source, &replay, dsn))
+    }
+
+    async fn terminate_walsender(&self) {
+        let sql =
+            "select count(pg_terminate_backend(active_pid)) from pg_replication_slots where slot_name = $1";
+        let ended: i64 = self.sql.query_one(sql, &[&self.slot]).await.unwrap().get(0);
+        assert_eq!(ended, 1);
+    }
+
+    async fn drop_slot(&self) {
+        let drop = format!("select pg_drop_replication_slot('{}')", self.slot);
+        let deadline = Instant::now() + PATIENCE;
+        // The server lets go of it a moment after its walsender was told to end.
+        while let Err(error) = self.sql.batch_execute(&drop).await {
+            assert!(Instant::now() < deadline, "{error:?}");
+        }
+    }
+
+    async fn confirmed(&self) -> Lsn {
+        let sql = "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = $1";
+        let text: String = self.sql.query_one(sql, &[&self.slot]).await.unwrap().get(0);
+        text.parse().unwrap()
+    }
+}
+
+/// A source under test: every wait has an end.
+struct Source(WalSource);
+
+impl Source {
+    async fn item(&mut self) -> SourceItem {
+        timeout(PATIENCE, self.0.next())
+            .await
+            .expect("the source yields in time")
+            .unwrap()
+    }
+
+    async fn connected(&mut self) -> Lsn {
+        match self.item().await {
+            SourceItem::Connected { start, .. } => start,
+            other => panic!("{other:?} instead of Connected"),
+        }
+    }
+
+    /// The next transaction, past positions.
+    async fn transaction(&mut self) -> Transaction {
+        loop {
+            match self.item().await {
+                SourceItem::Transaction(transaction) => return transaction,
+                SourceItem::Position { .. } => {}
+                other => panic!("{other:?} instead of a transaction"),
+            }
+        }
+    }
+
+    /// The next item that is neither data nor a position.
+    async fn event(&mut self) -> SourceItem {
+        loop {
+            match self.item().await {
+                SourceItem::Transaction(_) | SourceItem::Position { .. } => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn ids(&mut self, count: usize) -> Vec<String> {
+        let mut ids = Vec::new();
+        while ids.len() < count {
+            ids.extend(new_ids(&self.transaction().await));
+        }
+        ids
+    }
+}
+
+fn new_ids(transaction: &Transaction) -> Vec<String> {
+    let mut ids = Vec::new();
+    let mut reader = transaction.reader().unwrap();
+    while let Some(change) = reader.next().unwrap() {
+        if let Change::Row(row) = change
+            && let Some(new) = &row.new
+        {
+            ids.push(texts(new)[0].clone().unwrap());
+        }
+    }
+    ids
+}
+
+fn texts(tuple: &Tuple) -> Vec<Option<String>> {
+    tuple
+        .cells()
+        .map(|cell| match cell {
+            Cell::Text(text) => Some(String::from_utf8(text.to_vec()).unwrap()),
+            Cell::Null => None,
+            Cell::Unchanged => Some("(unchanged)".to_owned()),
+        })
+        .collect()
+}
+
+fn insert(id: &str) -> String {
+    format!("insert into bays values ('{id}', 'north', null)")
+}
+
+#[tokio::test]
+async fn a_transaction_comes_whole_in_order_and_bound_to_its_relation() {
+    let database = TestDatabase::with_bays().await;
+    let mut source = database.source();
+    source.connected().await;
+    database
+        .run(
+            "begin;
+             insert into bays values ('1', 'north', null);
+             update bays set id = '2', note = 'moved';
+             alter table bays add column extra int;
+             update bays set extra = 7;
+             delete from bays;
+             truncate bays;
+             select pg_logical_emit_message(true, 'walcast', 'ours');
+             select pg_logical_emit_message(true, 'other', 'theirs');
+             select pg_logical_emit_message(false, 'walcast', 'not of the transaction');
+             commit",
+        )
+        .await;
+    let transaction = source.transaction().await;
+    let mut told = Vec::new();
+    let mut reader = transaction.reader().unwrap();
+    while let Some(change) = reader.next().unwrap() {
+        told.push(match change {
+            Change::Row(row) => {
+                let old = row.old.as_ref().map(|old| match old {
+                    OldTuple::Key(old) => texts(old)[0].clone().unwrap(),
+                    OldTuple::Full(_) => panic!("the identity is the key"),
+                });
+                let new = row
+                    .new
+                    .as_ref()
+                    .map(|new| texts(new).into_iter().flatten().collect::<Vec<_>>());
+                format!(
+                    "{:?} {} columns, {old:?} to {new:?}",
+                    row.operation,
+                    row.relation.columns.len()
+                )
+            }
+            Change::Truncate(relations) => format!("Truncate {}", relations[0].name),
+            Change::Emit(message) => format!("Emit {}", String::from_utf8_lossy(&message.content)),
+        });
+    }
+    assert_eq!(
+        told,
+        [
+            r#"Insert 3 columns, None to Some(["1", "north"])"#,
+            r#"Update 3 columns, Some("1") to Some(["2", "north", "moved"])"#,
+            r#"Update 4 columns, None to Some(["2", "north", "moved", "7"])"#,
+            r#"Delete 4 columns, Some("2") to None"#,
+            "Truncate bays",
+            "Emit ours",
+        ]
+    );
+    let millis = PgTimestamp::now().unix_millis() - transaction.commit_time.unix_millis();
+    assert!((0..60_000).contains(&millis), "committed {millis} ms ago");
+    assert!(transaction.end_lsn > transaction.commit_lsn);
+}
+
+#[tokio::test]
+async fn a_rolled_back_transaction_is_never_seen() {
+    let database = TestDatabase::with_bays().await;
+    let mut source = database.source();
+    source.connected().await;
+    database
+        .run(&format!(
+            "begin; {}; rollback; {}",
+            insert("never"),
+            insert("kept")
+        ))
+        .await;
+    assert_eq!(source.ids(1).await, ["kept"]);
+}
+
+#[tokio::test]
+async fn a_lost_connection_loses_nothing_and_repeats_nothing() {
+    let database = TestDatabase::with_bays().await;
+    let mut source = database.source();
+    source.connected().await;
+    let mut expected = Vec::new();
+    let mut seen = Vec::new();
+    for round in 0..4 {
+        for row in 0..5 {
+            let id = format!("{round}.{row}");
+            database.run(&insert(&id)).await;
+            expected.push(id);
+        }
+        seen.extend(source.ids(3).await);
+        database.terminate_walsender().await;
+        let SourceItem::Disconnected { kind, .. } = (loop {
+            match source.item().await {
+                SourceItem::Transaction(transaction) => seen.extend(new_ids(&transaction)),
+                SourceItem::Position { .. } => {}
+                other => break other,
+            }
+        }) else {
+            panic!("a broken connection is told")
+        };
+        assert_eq!(kind, ErrorKind::Transient);
+        source.connected().await;
+    }
+    seen.extend(source.ids(expected.len() - seen.len()).await);
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn a_new_process_reads_what_was_kept_again_at_the_same_positions() {
+    let database = TestDatabase::with_bays().await;
+    let mut first = database.source();
+    first.connected().await;
+    let mut seen = Vec::new();
+    for id in ["a", "b", "c"] {
+        database.run(&insert(id)).await;
+        let transaction = first.transaction().await;
+        seen.push((transaction.commit_lsn, transaction.end_lsn, transaction.xid));
+    }
+    first.0.retain(Some(seen[1].0));
+    first.0.shutdown().await;
+
+    let mut second = database.source();
+    second.connected().await;
+    let mut again = Vec::new();
+    while again.last() != seen.last() {
+        let transaction = second.transaction().await;
+        again.push((transaction.commit_lsn, transaction.end_lsn, transaction.xid));
+    }
+    assert!(again.ends_with(&seen[1..]), "{again:?} after {seen:?}");
+}
+
+#[tokio::test]
+async fn an_idle_slot_is_confirmed_up_to_the_head_of_max_age_ago_and_no_further_than_what_is_kept() {
+    let database = TestDatabase::with_bays().await;
+    let replay = config::Replay {
+        max_age: Duration::from_millis(500),
+        ..config::Replay::default()
+    };
+    let mut source = database.source_with(config::Source::default(), replay);
+    source.connected().await;
+    database.run(&insert("kept")).await;
+    let kept = source.transaction().await;
+    source.0.retain(Some(kept.commit_lsn));
+    database.run(&insert("gone")).await;
+    let gone = source.transaction().await;
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        source.item().await;
+    }
+    assert!(source.0.confirmed() <= kept.commit_lsn && database.confirmed().await <= kept.commit_lsn);
+    source.0.retain(None);
+    let deadline = Instant::now() + PATIENCE;
+    while database.confirmed().await < gone.end_lsn {
+        assert!(
+            Instant::now() < deadline,
+            "confirmed only {}",
+            database.confirmed().await
+        );
+        source.item().await;
+    }
+    assert!(source.0.confirmed() >= gone.end_lsn);
+}
+
+#[tokio::test]
+async fn a_slot_that_went_missing_is_made_again_and_history_begins_anew() {
+    let database = TestDatabase::with_bays().await;
+    let mut source = database.source();
+    source.connected().await;
+    database.run(&insert("before")).await;
+    assert_eq!(source.ids(1).await, ["before"]);
+    database.terminate_walsender().await;
+    database.drop_slot().await;
+    database.run(&insert("unseen")).await;
+    assert!(matches!(source.event().await, SourceItem::Disconnected { .. }));
+    let SourceItem::Reset { reason, start, .. } = source.event().await else {
+        panic!("a reset is told")
+    };
+    assert_eq!(reason, ResetReason::SlotMissing);
+    assert_eq!(source.connected().await, start);
+    assert_eq!(source.0.confirmed(), start);
+    database.run(&insert("after")).await;
+    assert_eq!(source.ids(1).await, ["after"]);
+}
+
+#[tokio::test]
+async fn a_slot_that_somebody_else_moved_on_is_a_reset() {
+    let database = TestDatabase::with_bays().await;
+    let mut source = database.source();
+    source.connected().await;
+    database.run(&insert("before")).await;
+    assert_eq!(source.ids(1).await, ["before"]);
+    database.terminate_walsender().await;
+    let deadline = Instant::now() + PATIENCE;
+    database.run(&insert("stolen")).await;
+    let advance = format!(
+        "select pg_replication_slot_advance('{}', pg_current_wal_insert_lsn())",
+        database.slot
+    );
+    while let Err(error) = database.sql.batch_execute(&advance).await {
+        assert!(Instant::now() < deadline, "{error:?}");
+    }
+    assert!(matches!(source.event().await, SourceItem::Disconnected { .. }));
+    let SourceItem::Reset { reason, .. } = source.event().await else {
+        panic!("a reset is told")
+    };
+    assert_eq!(reason, ResetReason::SlotAdvanced);
+}
+
+#[tokio::test]
+async fn a_second_worker_waits_and_has_the_slot_within_a_second_of_its_release() {
+    let database = TestDatabase::with_bays().await;
+    let mut first = database.source();
+    first.connected().await;
+    let mut second = database.source();
+    let SourceItem::Disconnected { kind, error, .. } = second.item().await else {
+        panic!("a busy slot is told")
+    };
+    assert_eq!(kind, ErrorKind::Transient);
+    assert!(error.contains(&database.slot), "{error}");
+    assert!(
+        timeout(Duration::from_millis(1500), second.0.next())
+            .await
+            .is_err(),
+        "told once"
+    );
+    first.0.shutdown().await;
+    let released = Instant::now();
+    second.connected().await;
+    assert!(
+        released.elapsed() < Duration::from_secs(1),
+        "took {:?}",
+        released.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_missing_publication_waits_for_the_operator() {
+    let database = TestDatabase::with_bays().await;
+    database.run("drop publication walcast").await;
+    let mut source = database.source();
+    let SourceItem::Disconnected { kind, error, .. } = source.item().await else {
+        panic!("it is told")
+    };
+    assert_eq!(kind, ErrorKind::Operator);
+    assert!(error.contains("walcast setup"), "{error}");
+}
+
+#[tokio::test]
+async fn a_transaction_above_the_limit_is_spooled_and_reads_the_same_twice() {
+    let database = TestDatabase::with_bays().await;
+    let small = config::Source {
+        max_transaction: config::ByteSize(64 << 10),
+        ..config::Source::default()
+    };
+    let mut source = database.source_with(small, config::Replay::default());
+    source.connected().await;
+    database
+        .run(
+            "begin;
+             insert into bays select n, 'site ' || n, repeat('x', 50) from generate_series(1, 5000) n;
+             alter table bays add column extra int default 3;
+             update bays set site = 'all' where id::int <= 100;
+             commit",
+        )
+        .await;
+    database.run(&insert("next")).await;
+    let transaction = source.transaction().await;
+    let Changes::Spooled(spool) = &transaction.changes else {
+        panic!("it is above the limit")
+    };
+    assert!(spool.file_bytes() > 200_000);
+    assert_eq!(transaction.changes.len(), 5100);
+    for _ in 0..2 {
+        let mut reader = transaction.reader().unwrap();
+        let mut counts = BTreeMap::new();
+        let mut ids = Vec::new();
+        while let Some(change) = reader.next().unwrap() {
+            let Change::Row(row) = change else {
+                panic!("{change:?}")
+            };
+            *counts
+                .entry((row.operation == Operation::Insert, row.relation.columns.len()))
+                .or_insert(0) += 1;
+            if row.operation == Operation::Insert {
+                ids.push(
+                    texts(row.new.as_ref().unwrap())[0]
+                        .clone()
+                        .unwrap()
+                        .parse::<u32>()
+                        .unwrap(),
+                );
+            }
+        }
+        assert_eq!(counts, BTreeMap::from([((true, 3), 5000), ((false, 4), 100)]));
+        assert!(ids.into_iter().eq(1..=5000));
+    }
+    assert_eq!(source.ids(1).await, ["next"]);
+}
+
+#[tokio::test]
+async fn now_is_behind_a_transaction_until_a_new_snapshot_sees_it() {
+    let database = TestDatabase::with_bays().await;
+    let mut source = database.source();
+    let start = source.connected().await;
+    let visibility = Visibility::new(database.dsn.clone());
+    visibility.reset(start);
+    database.run(&insert("1")).await;
+    let first = source.transaction().await;
+    visibility.record(first.xid, first.end_lsn);
+    assert_eq!(visibility.visible_position().await, first.end_lsn);
+
+    // One that the server still lists as in progress: it stands for a commit that was decoded before it is visible.
+    let other = connect(&database.dsn).await.unwrap();
+    other
+        .batch_execute(&format!("begin; {}", insert("2")))
+        .await
+        .unwrap();
+    let open: i64 = other
+        .query_one("select (pg_current_xact_id()::text::bigint) % 4294967296", &[])
+        .await
+        .unwrap()
+        .get(0);
+    visibility.record(
+        u32::try_from(open).unwrap(),
+        Lsn::new(first.end_lsn.as_u64() + 10),
+    );
+    database.run(&insert("3")).await;
+    let third = source.transaction().await;
+    visibility.record(third.xid, third.end_lsn);
+    assert_eq!(visibility.visible_position().await, first.end_lsn);
+    other.batch_execute("commit").await.unwrap();
+    assert_eq!(visibility.visible_position().await, third.end_lsn);
+}
