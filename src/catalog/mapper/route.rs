@@ -20,7 +20,12 @@ pub(super) struct Halves<'a> {
 ///
 /// An old organization that is not logged is taken for the new one, and is a problem: the identity was lowered, and
 /// a `data.sync` to everybody for each update of a table would be worse than what it tells.
-pub(super) fn route<'a>(rules: &TableRules, bound: &Bound, row: Row<'a>, trouble: &mut Trouble) -> Option<Halves<'a>> {
+pub(super) fn route<'a>(
+    rules: &TableRules,
+    bound: &Bound,
+    row: Row<'a>,
+    trouble: &mut Trouble,
+) -> Option<Halves<'a>> {
     let is_delete = row.operation() == Operation::Delete;
     let whole = |organization| {
         let half = Some((row, organization));

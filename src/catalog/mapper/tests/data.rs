@@ -20,7 +20,8 @@ const ROW: &str = "b1|o1|10|4|a \"note\"|{\"a\": 1}|9.50|t";
 
 #[test]
 fn a_frame_is_an_id_line_and_one_line_of_json() {
-    let mut bench = bench("price = \"price\"\nid = \"id\"\nonSale = \"on_sale\"\nmeta = \"meta\"\nnote = \"note\"");
+    let mut bench =
+        bench("price = \"price\"\nid = \"id\"\nonSale = \"on_sale\"\nmeta = \"meta\"\nnote = \"note\"");
     let seen = bench.map(vec![bench.insert("bays", ROW)]);
     assert_eq!(
         seen[0].frame(),
@@ -50,7 +51,10 @@ fn null_is_left_out_only_where_that_is_asked_for() {
     let change = bench.insert("bays", "b1|o1|10|4|∅|∅|∅|∅");
     assert_eq!(bench.data(change), r#"{"id":"b1","note":null}"#);
     let change = bench.insert("bays", "b1|o1|10|4|x|∅|∅|∅");
-    assert_eq!(bench.data(change), r#"{"first":"x","id":"b1","note":"x","gone":"x"}"#);
+    assert_eq!(
+        bench.data(change),
+        r#"{"first":"x","id":"b1","note":"x","gone":"x"}"#
+    );
 }
 
 #[test]
@@ -115,9 +119,13 @@ fn a_failed_expression_is_null_and_a_problem() {
 
 #[test]
 fn an_unchanged_toast_value_comes_from_the_old_row() {
-    let mut bench = bench("note = \"note\"\nchanged = { changed = true }\nloud = { expr = \"new.note + '!'\" }");
+    let mut bench =
+        bench("note = \"note\"\nchanged = { changed = true }\nloud = { expr = \"new.note + '!'\" }");
     let change = bench.update("bays", "b1|o1|10|4|long|∅|∅|∅", "b1|o1|10|4|~|∅|∅|t");
-    assert_eq!(bench.data(change), r#"{"note":"long","changed":["onSale"],"loud":"long!"}"#);
+    assert_eq!(
+        bench.data(change),
+        r#"{"note":"long","changed":["onSale"],"loud":"long!"}"#
+    );
 }
 
 #[test]
@@ -147,7 +155,10 @@ fn an_event_above_the_limit_goes_without_its_data() {
     let json = bench.json(change);
     let head = fits.split_once("\"data\":").expect("data").0;
     assert_eq!(json, format!("{head}\"data\":null,\"oversize\":201}}"));
-    assert_eq!((bench.mapper.counters().events, bench.mapper.counters().oversize), (2, 1));
+    assert_eq!(
+        (bench.mapper.counters().events, bench.mapper.counters().oversize),
+        (2, 1)
+    );
 }
 
 #[test]
@@ -157,13 +168,19 @@ fn a_column_that_is_gone_is_null_and_a_problem_until_it_is_back() {
     let mut dropped = (*whole).clone();
     dropped.columns.retain(|column| column.name != "note");
     let dropped = Arc::new(dropped);
-    assert_eq!(bench.data(fixture::insert(&dropped, "b1|o1|10|4|∅|∅|∅")), r#"{"id":"b1","note":null,"loud":null}"#);
+    assert_eq!(
+        bench.data(fixture::insert(&dropped, "b1|o1|10|4|∅|∅|∅")),
+        r#"{"id":"b1","note":null,"loud":null}"#
+    );
     assert_eq!(bench.problems(), [(ProblemKind::MissingColumn, 1)]);
     assert_eq!(
         bench.mapper.problems().next().expect("a problem").text,
         "table bays has no column \"note\" any more; events that need it carry null"
     );
-    assert_eq!(bench.data(fixture::insert(&whole, ROW)), r#"{"id":"b1","note":"a \"note\"","loud":"a \"note\""}"#);
+    assert_eq!(
+        bench.data(fixture::insert(&whole, ROW)),
+        r#"{"id":"b1","note":"a \"note\"","loud":"a \"note\""}"#
+    );
     assert_eq!(bench.problems(), []);
 }
 

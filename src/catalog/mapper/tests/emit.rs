@@ -44,11 +44,19 @@ fn signed(xid: u32, json: &str) -> Vec<u8> {
 
 fn message(content: Vec<u8>) -> Change {
     let content = Bytes::from(content);
-    Change::Emit(EmittedMessage { transactional: true, lsn: Lsn::new(1), prefix: "walcast".to_owned(), content })
+    Change::Emit(EmittedMessage {
+        transactional: true,
+        lsn: Lsn::new(1),
+        prefix: "walcast".to_owned(),
+        content,
+    })
 }
 
 fn emit(rest: &str) -> Change {
-    message(signed(XID, &format!("{{\"organization_id\":\"o1\",\"channel\":\"custom\",\"tags\":{{}},{rest}}}")))
+    message(signed(
+        XID,
+        &format!("{{\"organization_id\":\"o1\",\"channel\":\"custom\",\"tags\":{{}},{rest}}}"),
+    ))
 }
 
 fn bench() -> Bench {
@@ -56,7 +64,10 @@ fn bench() -> Bench {
 }
 
 fn audience(roles: &[&str], user: Option<&str>) -> Option<Arc<Audience>> {
-    Some(Arc::new(Audience { roles: roles.iter().map(|role| (*role).into()).collect(), user: user.map(Into::into) }))
+    Some(Arc::new(Audience {
+        roles: roles.iter().map(|role| (*role).into()).collect(),
+        user: user.map(Into::into),
+    }))
 }
 
 #[test]
@@ -65,7 +76,10 @@ fn an_emitted_event_goes_out_as_given_in_its_place() {
     let json = "{\"organization_id\": \"o\\u00e9\", \"type\": \"deploy:done\", \"channel\": \"custom\", \
                 \"tags\": {\"kind\": [\"a\", 7, null, true], \"other\": \"x\"}, \"only\": null, \
                 \"data\": {\"b\": 1,\n \"a\": [\"x\\ny\"]}}";
-    let seen = bench.map(vec![bench.insert("notes", "n1|o1|u1|k"), message(signed(XID, json))]);
+    let seen = bench.map(vec![
+        bench.insert("notes", "n1|o1|u1|k"),
+        message(signed(XID, json)),
+    ]);
     let emitted = seen.last().expect("an event");
     assert_eq!(
         emitted.frame(),
@@ -97,7 +111,11 @@ fn what_is_not_signed_here_and_now_is_dropped_and_counted() {
     let mut changes: Vec<_> = cases.into_iter().map(message).collect();
     changes.push(message(signed(XID, json)));
     let seen = bench.map(changes);
-    assert_eq!(seen.iter().map(Seen::outline).collect::<Vec<_>>(), [(7, "o1", "t")], "each takes its ordinal");
+    assert_eq!(
+        seen.iter().map(Seen::outline).collect::<Vec<_>>(),
+        [(7, "o1", "t")],
+        "each takes its ordinal"
+    );
     assert_eq!(bench.problems(), [(ProblemKind::Emit, dropped)]);
     assert_eq!(bench.mapper.counters().refused_emits, dropped);
 }
@@ -147,7 +165,9 @@ fn names_organizations_and_shapes_are_checked() {
         assert_eq!(bench.map(vec![message(signed(XID, json))]), [], "{json}");
     }
     assert_eq!(bench.mapper.counters().refused_emits, 14);
-    let seen = bench.map(vec![emit(r#""type":"t","data":null,"only":{"roles":["x"],"user":"u1"}"#)]);
+    let seen = bench.map(vec![emit(
+        r#""type":"t","data":null,"only":{"roles":["x"],"user":"u1"}"#,
+    )]);
     assert_eq!(seen[0].audience, audience(&["x"], Some("u1")));
 }
 
@@ -163,19 +183,31 @@ fn a_catalogued_type_inherits_its_channel_and_only() {
     };
     let on = |channel: &str, audience| Some((channel.to_owned(), audience));
     assert_eq!(one(r#""type":"note.open","data":{}"#), on("notes", None));
-    assert_eq!(one(r#""type":"note.open","data":{},"only":{"user":"u"}"#), on("notes", audience(&[], Some("u"))));
+    assert_eq!(
+        one(r#""type":"note.open","data":{},"only":{"user":"u"}"#),
+        on("notes", audience(&[], Some("u")))
+    );
     assert_eq!(one(r#""type":"note.user","data":{}"#), None);
-    assert_eq!(one(r#""type":"note.user","data":{},"only":{"roles":["admin"]}"#), None);
+    assert_eq!(
+        one(r#""type":"note.user","data":{},"only":{"roles":["admin"]}"#),
+        None
+    );
     assert_eq!(
         one(r#""type":"note.user","data":{},"only":{"user":"u"}"#),
         on("notes", audience(&["admin"], Some("u")))
     );
-    assert_eq!(one(r#""type":"note.roles","data":{}"#), on("board", audience(&["admin", "manager"], None)));
+    assert_eq!(
+        one(r#""type":"note.roles","data":{}"#),
+        on("board", audience(&["admin", "manager"], None))
+    );
     assert_eq!(
         one(r#""type":"note.roles","data":{},"only":{"roles":["admin"]}"#),
         on("board", audience(&["admin"], None))
     );
-    assert_eq!(one(r#""type":"note.roles","data":{},"only":{"roles":["member"]}"#), None);
+    assert_eq!(
+        one(r#""type":"note.roles","data":{},"only":{"roles":["member"]}"#),
+        None
+    );
     assert_eq!(one(r#""type":"note.roles","data":{},"only":{"user":"u"}"#), None);
     assert_eq!(one(r#""type":"note.twice","data":{}"#), None);
 }

@@ -14,7 +14,13 @@ fn bench() -> Bench {
     };
     Bench {
         mirror: Mirror::new(compiled.mirror_specs().to_vec(), 1 << 20),
-        mapper: Mapper::new(compiled, Arc::new(Types::builtin()), Epoch::new(0xe1), 1 << 20, None),
+        mapper: Mapper::new(
+            compiled,
+            Arc::new(Types::builtin()),
+            Epoch::new(0xe1),
+            1 << 20,
+            None,
+        ),
         relations: fixture::relations(&schema, ReplicaIdentity::Full),
     }
 }
@@ -126,7 +132,10 @@ fn activities() {
         ]
     );
     assert_eq!(seen[0].tags(), [("status", "open")]);
-    assert_eq!(seen[3].tags(), [("assignedTo", "u2"), ("status", "closed"), ("status", "open")]);
+    assert_eq!(
+        seen[3].tags(),
+        [("assignedTo", "u2"), ("status", "closed"), ("status", "open")]
+    );
 }
 
 #[test]
@@ -165,7 +174,10 @@ fn parking() {
             total - occupied
         )
     };
-    assert_eq!(lines, [format!("capacity_update@lots {{{}}}", numbers(0, 0, "0"))]);
+    assert_eq!(
+        lines,
+        [format!("capacity_update@lots {{{}}}", numbers(0, 0, "0"))]
+    );
     assert_eq!(seen[0].tags(), [("parkingLotId", "l1")]);
 
     let (lines, _) = run(|bench| {
@@ -176,12 +188,21 @@ fn parking() {
         ]
     });
     let exit = "\"event\":\"vehicle_exit\",\"plateNumber\":\"B-1\"";
-    assert_eq!(lines, [format!("capacity_update@lots {{{},{exit},\"duration\":60}}", numbers(8, 2, "0.25"))]);
+    assert_eq!(
+        lines,
+        [format!(
+            "capacity_update@lots {{{},{exit},\"duration\":60}}",
+            numbers(8, 2, "0.25")
+        )]
+    );
 
     let mut bench = bench();
     bench.map(vec![bench.insert("lots", &lot(8, 8))]);
     let seen = bench.map(vec![bench.insert("gate_events", &gate("g3", "∅"))]);
-    assert_eq!(super::reference::lines(&seen), [format!("capacity_update@lots {{{},{exit}}}", numbers(8, 8, "1"))]);
+    assert_eq!(
+        super::reference::lines(&seen),
+        [format!("capacity_update@lots {{{},{exit}}}", numbers(8, 8, "1"))]
+    );
     assert_eq!(seen[0].tags(), [("parkingLotId", "l1")]);
     assert_eq!(bench.map(vec![bench.update("lots", &lot(8, 8), &lot(8, 8))]), []);
     assert_eq!(bench.problems(), []);
@@ -217,15 +238,17 @@ fn alerts_and_violations() {
 
 #[test]
 fn issues_come_in_the_order_of_the_contract() {
-    let row =
-        |status: &str, to: &str| format!("i1|o1|c1|∅|leak|high|{status}|Wet|∅|u1|{to}|∅|∅|∅|{AT}|{AT}");
+    let row = |status: &str, to: &str| format!("i1|o1|c1|∅|leak|high|{status}|Wet|∅|u1|{to}|∅|∅|∅|{AT}|{AT}");
     let mut bench = bench();
     let seen = bench.map(vec![
         bench.insert("issues", &row("open", "∅")),
         bench.update("issues", &row("open", "∅"), &row("resolved", "u2")),
         bench.delete("issues", &row("resolved", "u2")),
     ]);
-    let types: Vec<_> = seen.iter().map(|seen| (seen.ordinal, seen.event_type())).collect();
+    let types: Vec<_> = seen
+        .iter()
+        .map(|seen| (seen.ordinal, seen.event_type()))
+        .collect();
     assert_eq!(
         types,
         [
@@ -249,7 +272,10 @@ fn issues_come_in_the_order_of_the_contract() {
     };
     let lines = lines(&seen);
     let of = |action: &str, status: &str, to: &str| {
-        format!("issue:{action}@issues {{\"action\":\"{action}\",\"issue\":{}}}", issue(status, to))
+        format!(
+            "issue:{action}@issues {{\"action\":\"{action}\",\"issue\":{}}}",
+            issue(status, to)
+        )
     };
     assert_eq!(lines[0], of("created", "open", "null"));
     assert_eq!(lines[3], of("resolved", "resolved", "\"u2\""));
@@ -261,7 +287,13 @@ fn issues_come_in_the_order_of_the_contract() {
     );
     assert_eq!(
         seen[2].tags(),
-        [("campusId", "c1"), ("category", "leak"), ("priority", "high"), ("status", "resolved"), ("status", "open")]
+        [
+            ("campusId", "c1"),
+            ("category", "leak"),
+            ("priority", "high"),
+            ("status", "resolved"),
+            ("status", "open")
+        ]
     );
     assert_eq!(seen[5].tags(), [("campusId", "c1"), ("category", "leak")]);
     assert_eq!(bench.problems(), []);
@@ -273,7 +305,11 @@ fn people_and_organizations() {
     let (lines, seen) = run(|bench| {
         vec![
             bench.insert("memberships", &format!("o1|u1|admin|{AT}")),
-            bench.update("memberships", &format!("o1|u1|admin|{AT}"), &format!("o1|u1|member|{AT}")),
+            bench.update(
+                "memberships",
+                &format!("o1|u1|admin|{AT}"),
+                &format!("o1|u1|member|{AT}"),
+            ),
             bench.delete("memberships", &format!("o1|u1|member|{AT}")),
             bench.update("organizations", &organization("free"), &organization("pro")),
             bench.insert("notifications", &format!("n1|o1|u1|Hi|∅|∅|{AT}")),
@@ -292,7 +328,8 @@ fn people_and_organizations() {
             r#"system.alert@system {"id":"s1","severity":"low","message":"soon","createdAt":"2024-01-02T03:04:05+00:00"}"#,
         ]
     );
-    let admitted = |index: usize, user: &str, role| seen[index].audience.as_ref().is_none_or(|a| a.admits(user, role));
+    let admitted =
+        |index: usize, user: &str, role| seen[index].audience.as_ref().is_none_or(|a| a.admits(user, role));
     assert!(admitted(3, "u1", None) && !admitted(3, "u2", Some("admin")));
     assert!(admitted(4, "u9", Some("manager")) && !admitted(4, "u1", Some("member")));
     assert_eq!(seen[5].organization, "*");
