@@ -18,6 +18,7 @@ mod link;
 mod policy;
 mod progress;
 mod relations;
+pub mod setup;
 mod snapshot;
 mod spool;
 mod transaction;
