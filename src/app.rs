@@ -18,23 +18,25 @@ mod prepare;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::access::{Authenticator, Memberships};
+use crate::catalog::{Catalog, Mapper};
 use crate::config::Config;
-use crate::http::{Listeners, Server, Services, Vocabulary};
+use crate::http::{self, Server, Services, Vocabulary};
 use crate::hub::Hub;
 use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::{Dsn, Lsn};
-use crate::source::Visibility;
-use crate::telemetry::{Metrics, Phase, Readiness};
-use pipeline::Pipeline;
-use prepare::{Prepared, prepare};
+use crate::source::{Visibility, WalSource};
+use crate::telemetry::{Metrics, Readiness};
+use housekeeping::Housekeeping;
+use pipeline::{Parts, Pipeline};
 
 /// Told the address of HTTP once it is bound.
 pub type Listening = Box<dyn FnOnce(SocketAddr) + Send>;
@@ -52,7 +54,11 @@ pub struct RunOptions {
 /// # Errors
 /// What no waiting mends: a configuration or a catalog that is wrong, an address that is taken, a database that can
 /// never be a source.
-pub async fn run(config: Config, options: RunOptions, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    options: RunOptions,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let url = config.database.url.as_ref().context("database.url is not set")?;
     let dsn = Dsn::parse(url.expose()).context("database.url")?;
     let mut app = App::start(config, dsn, options.reference).await?;
@@ -61,17 +67,17 @@ pub async fn run(config: Config, options: RunOptions, shutdown: impl Future<Outp
     }
     tokio::select! {
         biased;
-        ended = app.ended() => return ended,
-        () = shutdown => {}
+        ended = app.ended() => ended,
+        () = shutdown => app.stop().await,
     }
-    app.stop().await
 }
 
 /// A running worker. Dropped without [`App::stop`], it ends at once, as a crash would.
 pub struct App {
     address: SocketAddr,
     stop: watch::Sender<bool>,
-    task: JoinHandle<anyhow::Result<()>>,
+    http: JoinHandle<()>,
+    worker: JoinHandle<anyhow::Result<()>>,
 }
 
 impl App {
@@ -81,14 +87,36 @@ impl App {
     /// A configuration or a catalog that is wrong, or an address that is taken.
     pub async fn start(config: Config, dsn: Dsn, reference: bool) -> anyhow::Result<Self> {
         let catalog = prepare::catalog(&config, reference)?;
-        let authenticator = Authenticator::new(&config.access)?;
-        let listeners = Listeners::bind(&config.http).await?;
-        let address = listeners.address();
+        let readiness = Readiness::new();
+        let metrics = Metrics::new(&readiness);
+        let journals = Journals::new(config.replay.max_memory.0);
+        let visibility = Arc::new(Visibility::new(dsn.clone()));
+        let memberships = Arc::new(OnceLock::new());
+        let services = Services {
+            authenticator: Authenticator::new(&config.access)?,
+            memberships: Arc::clone(&memberships),
+            vocabulary: Vocabulary::new(catalog.channels(), catalog.tag_names(), &config.channels),
+            hub: Hub::new(Arc::clone(&journals)),
+            visibility: Arc::new(Now(Arc::clone(&visibility))),
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+        };
+        let server = Server::bind(&config, services).await?;
+        let address = server.address();
         tracing::info!(%address, "listening");
-        let (stop, stopped) = watch::channel(false);
-        let worker = Worker { config, dsn, readiness: Readiness::new() };
-        let task = tokio::spawn(worker.run(catalog, authenticator, listeners, stopped));
-        Ok(Self { address, stop, task })
+
+        let stop = watch::Sender::new(false);
+        // The streams are told and closed while the pipeline still feeds them.
+        let drained = watch::Sender::new(false);
+        let stopped = drained.subscribe();
+        let worker = Worker { config, dsn, memberships, journals, visibility, readiness, metrics };
+        let worker = tokio::spawn(worker.run(catalog, stopped));
+        let serving = server.run(stopping(stop.subscribe()));
+        let http = tokio::spawn(async move {
+            serving.await;
+            drained.send_replace(true);
+        });
+        Ok(Self { address, stop, http, worker })
     }
 
     /// The address of `http.listen`, its port chosen when the configured one is 0.
@@ -97,12 +125,12 @@ impl App {
         self.address
     }
 
-    /// Waits for an end that nobody asked for.
+    /// Waits for the worker's end, which is early when nobody asked for it.
     ///
     /// # Errors
     /// Why the worker can't go on.
     pub async fn ended(&mut self) -> anyhow::Result<()> {
-        (&mut self.task).await.context("the worker's task broke")?
+        (&mut self.worker).await.context("the worker's task broke")?
     }
 
     /// Drains the streams, finishes the transaction in hand, confirms, and returns.
@@ -110,25 +138,72 @@ impl App {
     /// # Errors
     /// What ended the worker before it was stopped.
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        // Whoever listens may have ended by itself.
-        let _ = self.stop.send(true);
+        self.stop.send_replace(true);
         self.ended().await
     }
 }
 
 impl Drop for App {
     fn drop(&mut self) {
-        self.task.abort();
+        self.http.abort();
+        self.worker.abort();
     }
 }
 
+/// What the worker's task owns or shares with HTTP.
 struct Worker {
     config: Config,
     dsn: Dsn,
+    memberships: Arc<OnceLock<Memberships>>,
+    journals: Arc<Journals>,
+    visibility: Arc<Visibility>,
     readiness: Readiness,
+    metrics: Metrics,
 }
 
-/// Resolves once the worker is asked to stop, or its owner is gone.
+impl Worker {
+    async fn run(self, catalog: Catalog, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let prepared = tokio::select! {
+            biased;
+            () = stopping(stopped.clone()) => return Ok(()),
+            prepared = prepare::prepare(&self, &catalog) => prepared?,
+        };
+        let Self { config, dsn, memberships, journals, visibility, readiness, metrics } = self;
+        let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
+        // Set once: this is the only place.
+        let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
+        let mapper = Mapper::new(
+            prepared.compiled,
+            Arc::new(prepared.schema.types),
+            journals.epoch(),
+            config.journal.max_event.0,
+            prepared.emit_secret,
+        );
+        let parts = Parts {
+            source: WalSource::new(&config.source, &config.replay, dsn.clone()),
+            dsn,
+            mirror,
+            mapper,
+            journals,
+            visibility,
+            housekeeping: Housekeeping::default(),
+            readiness,
+            metrics,
+        };
+        Pipeline::new(parts, stopped).run().await
+    }
+}
+
+/// The source's view of what is visible, as HTTP asks for it.
+struct Now(Arc<Visibility>);
+
+impl http::Visibility for Now {
+    fn position(&self) -> Pin<Box<dyn Future<Output = Option<Lsn>> + Send + '_>> {
+        Box::pin(async { Some(self.0.visible_position().await) })
+    }
+}
+
+/// Resolves once the sender says so, or is gone.
 async fn stopping(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }

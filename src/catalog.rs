@@ -22,6 +22,7 @@ mod spelling;
 pub mod value;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -92,6 +93,28 @@ impl Catalog {
         Self::from_files(&files).expect("the reference catalog is well-formed")
     }
 
+    /// The channels of its events.
+    #[must_use]
+    pub fn channels(&self) -> BTreeSet<&str> {
+        self.events().map(|event| event.channel.as_str()).collect()
+    }
+
+    /// The names that [`Tags`] refers to by number.
+    #[must_use]
+    pub fn tag_names(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        for tag in self.events().flat_map(|event| &event.tags) {
+            if !names.contains(&tag.name.as_str()) {
+                names.push(&tag.name);
+            }
+        }
+        names
+    }
+
+    fn events(&self) -> impl Iterator<Item = &declaration::EventDeclaration> {
+        self.tables.iter().flat_map(|table| &table.events)
+    }
+
     /// The tables that it names, whether or not they exist.
     pub fn tables(&self) -> impl Iterator<Item = &TableName> {
         self.tables.iter().map(|table| &table.name)
@@ -102,7 +125,7 @@ impl Catalog {
     /// # Errors
     /// Everything that does not fit the database, each with its file and line.
     pub fn compile(&self, schema: &Schema) -> Result<Compiled, CatalogErrors> {
-        compile::compile(&self.tables, schema)
+        compile::compile(&self.tables, self.tag_names(), schema)
     }
 
     /// As [`Catalog::compile`], for a worker whose database may have moved on since `setup`: a column that is not
@@ -120,9 +143,12 @@ impl Catalog {
                 Err(errors) => errors,
             };
             // Each round adds a column that was not there, and a catalog names finitely many.
+            if errors.iter().any(|error| error.missing.is_none()) {
+                return Err(errors);
+            }
             for error in errors.iter() {
-                let Some(column) = &error.missing else { return Err(errors) };
-                let Some(table) = completed.to_mut().tables.get_mut(&column.table) else { return Err(errors) };
+                let Some(column) = &error.missing else { continue };
+                let Some(table) = completed.to_mut().tables.get_mut(&column.table) else { continue };
                 if table.column(&column.column).is_none() {
                     table.columns.push(Column {
                         name: column.column.clone(),

@@ -111,7 +111,12 @@ impl Compiled {
     }
 }
 
-pub(super) fn compile(declared: &[TableDeclaration], schema: &Schema) -> Result<Compiled, CatalogErrors> {
+/// `tag_names` are all that the declarations have: rules name them by number.
+pub(super) fn compile(
+    declared: &[TableDeclaration],
+    tag_names: Vec<&str>,
+    schema: &Schema,
+) -> Result<Compiled, CatalogErrors> {
     let mut compiler = Compiler {
         schema,
         ownerships: declared
@@ -121,7 +126,7 @@ pub(super) fn compile(declared: &[TableDeclaration], schema: &Schema) -> Result<
         findings: Findings::default(),
         targets: Vec::new(),
         mirrors: BTreeMap::new(),
-        tag_names: Vec::new(),
+        tag_names: tag_names.into_iter().map(str::to_owned).collect(),
     };
     let mut tables = Vec::new();
     let mut needs = BTreeMap::new();
@@ -267,15 +272,8 @@ impl<'a> Compiler<'a> {
         Some(column)
     }
 
-    fn tag(&mut self, name: &str) -> Option<u16> {
-        let index = self
-            .tag_names
-            .iter()
-            .position(|known| known == name)
-            .unwrap_or_else(|| {
-                self.tag_names.push(name.to_owned());
-                self.tag_names.len() - 1
-            });
+    fn tag(&self, name: &str) -> Option<u16> {
+        let index = self.tag_names.iter().position(|known| known == name)?;
         u16::try_from(index).ok()
     }
 }

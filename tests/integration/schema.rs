@@ -43,6 +43,14 @@ fn table<'a>(schema: &'a Schema, name: &str) -> &'a Table {
     &schema.tables[&TableName::new("walcast_schema", name)]
 }
 
+fn type_oid(schema: &Schema, of: &str, name: &str) -> u32 {
+    let found = schema
+        .types
+        .iter()
+        .find(|this| this.name == name && this.schema == of);
+    found.unwrap_or_else(|| panic!("no type {name}")).oid
+}
+
 #[tokio::test]
 async fn tables_are_read_as_they_are() {
     let client = client().await;
@@ -81,7 +89,7 @@ async fn tables_are_read_as_they_are() {
     let schema = Schema::fetch(&client).await.unwrap();
 
     let lots = table(&schema, "Lots");
-    let oid = |name: &str| schema.types_named(name);
+    let oid = |name: &str| type_oid(&schema, "walcast_schema", name);
     assert_eq!(
         *lots,
         Table {
@@ -181,8 +189,8 @@ async fn types_are_read_as_they_are() {
         .await
         .unwrap();
     let schema = Schema::fetch(&client).await.unwrap();
-    let kind = |name: &str| schema.types.kind(schema.types_named(name)).unwrap().clone();
-    let oid = |name: &str| schema.types_named(name);
+    let oid = |name: &str| type_oid(&schema, "walcast_types", name);
+    let kind = |name: &str| schema.types.kind(oid(name)).unwrap().clone();
     assert_eq!(kind("feeling"), TypeKind::Enum);
     assert_eq!(kind("tinier"), TypeKind::Domain { base: oid("tiny") });
     assert_eq!(schema.types.base(oid("tinier")), 21);
@@ -205,20 +213,4 @@ async fn types_are_read_as_they_are() {
             delimiter: b','
         }
     );
-}
-
-/// Finds types by the names that only these tests give.
-trait TypesNamed {
-    fn types_named(&self, name: &str) -> u32;
-}
-
-impl TypesNamed for Schema {
-    fn types_named(&self, name: &str) -> u32 {
-        let ours = |schema: &str| schema.starts_with("walcast_");
-        let found = self
-            .types
-            .iter()
-            .find(|this| this.name == name && ours(&this.schema));
-        found.unwrap_or_else(|| panic!("no type {name}")).oid
-    }
 }

@@ -9,6 +9,7 @@ use cel::common::types::{
 use cel::common::value::Val;
 use chrono::{Datelike, Timelike, Utc};
 
+use super::double::encode_double;
 use super::{EvalError, MAX_RESULT};
 use crate::catalog::value::encode_string;
 
@@ -133,77 +134,6 @@ fn key_text(key: &CelMapKey<'_>) -> Result<Vec<u8>, EvalError> {
     Ok(text.into())
 }
 
-/// As `float8out` does with extra_float_digits 1: the fewest digits that read back as the same double, an exponent of
-/// two digits or more below 1e-4 and from 1e15.
-fn encode_double(value: f64, out: &mut BytesMut) {
-    if value.is_nan() {
-        out.extend_from_slice(b"\"NaN\"");
-        return;
-    }
-    if value.is_infinite() {
-        out.extend_from_slice(if value > 0.0 {
-            b"\"Infinity\""
-        } else {
-            b"\"-Infinity\""
-        });
-        return;
-    }
-    let magnitude = value.abs();
-    // Writing into BytesMut never fails.
-    if magnitude == 0.0 || (1e-4..1e15).contains(&magnitude) {
-        let _ = write!(out, "{value}");
-        return;
-    }
-    let mut text = format!("{value:e}");
-    let mut places = text.find('e').unwrap_or_default().saturating_sub(2);
-    while is_midpoint(value, &text) {
-        text = format!("{value:.places$e}");
-        places += 1;
-    }
-    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let (sign, exponent) = exponent
-        .strip_prefix('-')
-        .map_or(('+', exponent), |exponent| ('-', exponent));
-    let _ = write!(out, "{digits}e{sign}{exponent:0>2}");
-}
-
-/// Whether `text` (`1.25e17`) lies exactly between `value` and a neighbour. It reads back as the one whose mantissa is
-/// even; PostgreSQL does not rely on that and prints more digits. So few digits can only be a midpoint where both are
-/// whole.
-fn is_midpoint(value: f64, text: &str) -> bool {
-    const MANTISSA: u32 = f64::MANTISSA_DIGITS - 1;
-    let bits = value.abs().to_bits();
-    let mantissa = u128::from(bits & ((1 << MANTISSA) - 1) | (1 << MANTISSA));
-    // value is mantissa << shift
-    let Some(shift) = (bits >> MANTISSA).checked_sub(1023 + u64::from(MANTISSA)) else {
-        return false;
-    };
-    let decimal = || {
-        let (digits, exponent) = text.trim_start_matches('-').split_once('e')?;
-        let places = digits.len().saturating_sub(2);
-        let power = exponent
-            .parse::<u32>()
-            .ok()?
-            .checked_sub(u32::try_from(places).ok()?)?;
-        digits
-            .replace('.', "")
-            .parse::<u128>()
-            .ok()?
-            .checked_mul(10_u128.checked_pow(power)?)
-    };
-    // Twice the decimal, so that the midpoints of the smallest spacing are whole too.
-    let Some(twice) = decimal().and_then(|decimal| decimal.checked_mul(2)) else {
-        return false;
-    };
-    let midpoint = |mantissa: u128| {
-        let bits_left = u64::from(mantissa.leading_zeros());
-        (shift < bits_left).then(|| mantissa << shift)
-    };
-    [2 * mantissa - 1, 2 * mantissa + 1]
-        .into_iter()
-        .any(|mantissa| midpoint(mantissa) == Some(twice))
-}
-
 fn encode_timestamp(value: &CelTimestamp, out: &mut BytesMut) {
     let utc = value.inner().with_timezone(&Utc);
     let (year, month, day) = (utc.year(), utc.month(), utc.day());
@@ -218,38 +148,4 @@ fn encode_timestamp(value: &CelTimestamp, out: &mut BytesMut) {
         let _ = write!(out, ".{}", fraction.trim_end_matches('0'));
     }
     out.extend_from_slice(b"+00:00\"");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn doubles_print_as_float8_does() {
-        for (value, text) in [
-            (0.5, "0.5"),
-            (1.0, "1"),
-            (-0.0, "-0"),
-            (0.1 + 0.2, "0.30000000000000004"),
-            (1e14, "100000000000000"),
-            (1e15, "1e+15"),
-            (123_456_789_012_345.6, "123456789012345.6"),
-            (1_234_567_890_123_456.0, "1.234567890123456e+15"),
-            (1e300, "1e+300"),
-            (-2.5e-5, "-2.5e-05"),
-            (0.0001, "0.0001"),
-            (1e-7, "1e-07"),
-            (5e-324, "5e-324"),
-            (369_976_007_236_387_970.0, "3.6997600723638797e+17"),
-            (9_007_199_254_740_992.0, "9.007199254740992e+15"),
-            (1e22, "1e+22"),
-            (f64::MAX, "1.7976931348623157e+308"),
-            (f64::NAN, "\"NaN\""),
-            (f64::NEG_INFINITY, "\"-Infinity\""),
-        ] {
-            let mut out = BytesMut::new();
-            encode_double(value, &mut out);
-            assert_eq!(out, text, "{value}");
-        }
-    }
 }

@@ -320,6 +320,12 @@ async fn server_errors_keep_their_sqlstate_and_an_end_is_told_from_a_break() {
     let error = until_error(&mut running).await;
     assert_eq!(error.sqlstate().map(|code| code.code()), Some("57P01"), "{error}");
 
+    // The error comes before the slot is released.
+    let inactive = "SELECT active FROM pg_replication_slots WHERE slot_name = 'mine'";
+    let released = async { while admin.query_one(inactive, &[]).await.expect("the slot").get(0) {} };
+    timeout(Duration::from_secs(5), released)
+        .await
+        .expect("the slot to be released");
     let connection = ReplicationConnection::connect(&dsn).await.expect("a connection");
     let mut running = connection
         .start("mine", Lsn::ZERO, "all \"tables\"")
