@@ -15,6 +15,8 @@ mod error;
 pub mod event;
 pub mod expression;
 mod fingerprint;
+#[cfg(test)]
+mod fixture;
 mod load;
 mod mapper;
 mod rule;

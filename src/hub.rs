@@ -22,6 +22,8 @@ mod seat;
 mod select;
 mod start;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -247,7 +249,7 @@ impl Hub {
         }
     }
 
-    /// See [`Hub::announced`], the field.
+    /// Every stream that something below this position concerns was marked.
     fn announced(&self) -> Lsn {
         Lsn::new(self.announced.load(Ordering::Acquire))
     }

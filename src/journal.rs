@@ -20,8 +20,12 @@
 //! It knows positions as numbers only, and neither Postgres nor HTTP nor who reads.
 
 mod block;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod log;
 mod read;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::HashMap;
@@ -33,7 +37,7 @@ use crate::catalog::event::{Epoch, Event, EventId, OrganizationId};
 use crate::postgres::Lsn;
 
 pub(crate) use block::{Block, EntryRef, Label, Place};
-pub(crate) use log::{BelowFloor, Run};
+pub(crate) use log::Run;
 pub(crate) use read::Snapshot;
 pub use writer::Touched;
 
@@ -139,7 +143,7 @@ impl Journals {
     /// the present one, or at or below a commit that was appended, is raised to what is true.
     pub fn publish(&self, head: Lsn) {
         let mut writer = self.writer();
-        let touched = writer.publish();
+        let touched = writer.publish(self);
         writer.enforce(self);
         let after_last = |touched: &Touched| Lsn::new(touched.last.as_u64().saturating_add(1));
         let (before, head) = {
@@ -225,6 +229,12 @@ impl Journals {
         self.directory().logs.len()
     }
 
+    /// Memory, counted anew.
+    #[cfg(test)]
+    pub(crate) fn recount(&self) -> u64 {
+        self.writer().recount()
+    }
+
     pub fn listen(&self, listener: Weak<dyn Listener>) {
         let mut listeners = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
         listeners.retain(|listener| listener.strong_count() > 0);
@@ -275,11 +285,13 @@ impl Lookup for Journals {
             .insert(organization.clone(), log.clone());
     }
 
-    fn forget(&self, organization: &OrganizationId, floor: Place) {
-        // At once: a reader that finds no log finds the floor that covers it.
+    fn raise_base(&self, floor: Place) {
         let mut directory = self.directory_mut();
         directory.base = directory.base.max(floor);
-        directory.logs.remove(organization);
+    }
+
+    fn forget(&self, organization: &OrganizationId) {
+        self.directory_mut().logs.remove(organization);
     }
 }
 

@@ -223,3 +223,6 @@ impl<'a> Place<'a> {
         NotMirrored(self.spec.table.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

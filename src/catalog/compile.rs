@@ -3,6 +3,8 @@
 //! As in loading, all mistakes are collected. What comes out can be run without asking whether a table, a column or
 //! a join exists; only a later change of the schema can take one away, and the mapper reports that.
 
+mod data;
+mod expression;
 mod identity;
 mod join;
 mod table;
@@ -121,7 +123,12 @@ pub(super) fn compile(
         schema,
         ownerships: declared
             .iter()
-            .filter_map(|t| Some((&t.name, t.organization.as_ref().map(|o| &o.value))))
+            .map(|table| {
+                (
+                    &table.name,
+                    table.organization.as_ref().map(|located| &located.value),
+                )
+            })
             .collect(),
         findings: Findings::default(),
         targets: Vec::new(),
@@ -226,7 +233,8 @@ impl<'a> Compiler<'a> {
     fn find_table(&mut self, name: &Located<TableName>) -> Option<&'a Table> {
         let Located { value: name, place } = name;
         let Some(table) = self.schema.tables.get(name) else {
-            let known: Vec<String> = self.schema.tables.keys().map(ToString::to_string).collect();
+            let mut known: Vec<String> = self.schema.tables.keys().map(ToString::to_string).collect();
+            known.sort();
             let hint = suggestion(&name.to_string(), known.iter().map(String::as_str));
             self.findings
                 .add(place, format!("there is no table {name} in the database; {hint}"));
@@ -294,3 +302,6 @@ fn intern(names: &mut Vec<String>, name: &str) -> usize {
         names.len() - 1
     })
 }
+
+#[cfg(test)]
+mod tests;

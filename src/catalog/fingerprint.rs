@@ -148,7 +148,7 @@ impl Feed for EventDeclaration {
             }
         });
         hash.option(expression.as_ref(), |hash, expression| {
-            hash.text(&expression.value)
+            hash.text(&expression.value);
         });
         hash.option(only.as_ref(), |hash, only| {
             hash.list(&only.roles, |hash, role| hash.text(role));

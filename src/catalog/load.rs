@@ -4,6 +4,7 @@
 //! or a column exists) is `compile`'s.
 
 mod data;
+mod event;
 mod reader;
 
 use std::collections::HashMap;
@@ -11,19 +12,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::postgres::schema::TableName;
-use crate::source::Operation;
 
-use super::declaration::{
-    EventDeclaration, JoinDeclaration, JoinKind, Literal, Located, OnlyDeclaration, Ownership,
-    TableDeclaration, TagDeclaration,
-};
+use super::declaration::{JoinDeclaration, JoinKind, Located, Ownership, TableDeclaration, TagDeclaration};
 use super::document::{self, Entry, Node, Value};
 use super::error::{CatalogErrors, Findings, Place};
-use super::spelling::{STREAM_PARAMETERS, WORKER_TYPES, is_name, suggestion};
+use super::spelling::{STREAM_PARAMETERS, is_name, suggestion};
 use reader::Reader;
 
 const TABLE_KEYS: [&str; 6] = ["organization", "channel", "tags", "related", "lookup", "events"];
-const EVENT_KEYS: [&str; 7] = ["type", "on", "channel", "tags", "when", "only", "data"];
 /// Names that expressions give a meaning of their own.
 const RESERVED_ROWS: [&str; 8] = ["new", "old", "changed", "op", "true", "false", "null", "in"];
 
@@ -132,7 +128,7 @@ fn read_table(reader: &mut Reader, name: TableName, entry: &Entry) -> Option<Tab
         }
     }
     for node in events.unwrap_or_default() {
-        table.events.extend(read_event(reader, node, &defaults));
+        table.events.extend(event::read_event(reader, node, &defaults));
     }
     if table.organization.is_none()
         && !table.events.is_empty()
@@ -255,178 +251,6 @@ fn read_joins(reader: &mut Reader, node: &Node, related: bool, joins: &mut Vec<J
             });
         }
     }
-}
-
-fn read_event(reader: &mut Reader, node: &Node, defaults: &Defaults) -> Option<EventDeclaration> {
-    let entries = reader.table(node, "an event")?;
-    let place = entries
-        .first()
-        .map_or_else(|| node.place.clone(), |entry| entry.place.clone());
-    reader.check_keys(entries, &EVENT_KEYS, "an event");
-    let event_type = reader.required_text(entries, &place, "type", "an event", "its type")?;
-    let what = format!("event {:?}", event_type.value);
-    if !is_name(&event_type.value) {
-        reader.add(
-            &event_type.place,
-            format!("{what} is no name; names match [A-Za-z0-9._:-]{{1,100}}"),
-        );
-    }
-    if WORKER_TYPES.contains(&event_type.value.as_str()) {
-        reader.add(
-            &event_type.place,
-            format!("{what} is the worker's own type; choose another name"),
-        );
-    }
-    let mut event = EventDeclaration {
-        event_type: event_type.value,
-        place,
-        on: Vec::new(),
-        channel: String::new(),
-        tags: defaults.tags.clone(),
-        changed: Vec::new(),
-        became: Vec::new(),
-        expression: None,
-        only: None,
-        data: Vec::new(),
-    };
-    let mut channel = defaults.channel.clone();
-    for Entry { key, node, .. } in entries {
-        match key.as_str() {
-            "on" => event.on = read_operations(reader, node, &what),
-            "channel" => channel = reader.name(node, "channel").or(channel),
-            "tags" => event.tags = read_tags(reader, node),
-            "when" => read_when(reader, node, &mut event),
-            "only" => event.only = read_only(reader, node, &what),
-            "data" => event.data = data::read_fields(reader, node, "data"),
-            _ => {}
-        }
-    }
-    if !entries.iter().any(|entry| entry.key == "on") {
-        let message = format!("{what} has no on; list which of \"insert\", \"update\", \"delete\" make it");
-        reader.add(&event.place, message);
-    }
-    if channel.is_none() && !entries.iter().any(|entry| entry.key == "channel") {
-        reader.add(
-            &event.place,
-            format!("{what} has no channel; give it one, or give the table one"),
-        );
-    }
-    event.channel = channel.unwrap_or_default();
-    if event.on.contains(&Operation::Delete) && !(event.changed.is_empty() && event.became.is_empty()) {
-        let message = format!(
-            "{what} can't change by a delete; leave \"delete\" out of on, or make it an event of its own"
-        );
-        reader.add(&event.place, message);
-    }
-    Some(event)
-}
-
-fn read_operations(reader: &mut Reader, node: &Node, what: &str) -> Vec<Operation> {
-    let names = [
-        ("insert", Operation::Insert),
-        ("update", Operation::Update),
-        ("delete", Operation::Delete),
-    ];
-    let mut operations = Vec::new();
-    for (text, place) in reader.texts(
-        node,
-        &format!("{what}: on"),
-        "\"insert\", \"update\" or \"delete\"",
-    ) {
-        match names.iter().find(|(name, _)| *name == text) {
-            Some((_, operation)) if !operations.contains(operation) => operations.push(*operation),
-            Some(_) => reader.add(&place, format!("{what}: on says {text:?} twice; once is enough")),
-            None => {
-                let hint = suggestion(&text, names.map(|(name, _)| name));
-                reader.add(&place, format!("{what}: on has no {text:?}; {hint}"));
-            }
-        }
-    }
-    operations
-}
-
-fn read_when(reader: &mut Reader, node: &Node, event: &mut EventDeclaration) {
-    let entries = reader.table(node, "when").unwrap_or_default();
-    reader.check_keys(entries, &["changed", "became", "expr"], "when");
-    for Entry { key, place, node } in entries {
-        match key.as_str() {
-            "changed" => {
-                let columns = reader.texts(node, "when.changed", "columns");
-                event
-                    .changed
-                    .extend(columns.into_iter().map(|(value, place)| Located { value, place }));
-            }
-            "became" => {
-                for Entry { key, place, node } in reader.table(node, "when.became").unwrap_or_default() {
-                    let literal = match &node.value {
-                        Value::String(text) => Literal::Text(text.clone()),
-                        Value::Integer(number) => Literal::Integer(*number),
-                        Value::Boolean(value) => Literal::Boolean(*value),
-                        other => {
-                            let kind = other.kind();
-                            let message = format!(
-                                "when.became.{key} is {kind}; write a string, an integer or a boolean, or use when.expr"
-                            );
-                            reader.add(place, message);
-                            continue;
-                        }
-                    };
-                    event.became.push((
-                        Located {
-                            value: key.clone(),
-                            place: place.clone(),
-                        },
-                        literal,
-                    ));
-                }
-            }
-            "expr" => {
-                event.expression = reader
-                    .text(node, "when.expr", "an expression")
-                    .map(|value| Located {
-                        value,
-                        place: place.clone(),
-                    });
-            }
-            _ => {}
-        }
-    }
-}
-
-fn read_only(reader: &mut Reader, node: &Node, what: &str) -> Option<OnlyDeclaration> {
-    let entries = reader.table(node, "only")?;
-    reader.check_keys(entries, &["roles", "user"], "only");
-    let mut only = OnlyDeclaration {
-        roles: Vec::new(),
-        user: None,
-    };
-    for Entry { key, place, node } in entries {
-        match key.as_str() {
-            "roles" => {
-                only.roles = reader
-                    .texts(node, "only.roles", "roles")
-                    .into_iter()
-                    .map(|(r, _)| r)
-                    .collect()
-            }
-            "user" => {
-                only.user = reader
-                    .text(node, "only.user", "a column that holds a user's id")
-                    .map(|value| Located {
-                        value,
-                        place: place.clone(),
-                    });
-            }
-            _ => {}
-        }
-    }
-    if entries.is_empty() {
-        reader.add(
-            &node.place,
-            format!("{what}: only admits nobody; name roles, or user, or leave it out"),
-        );
-    }
-    Some(only)
 }
 
 #[cfg(test)]

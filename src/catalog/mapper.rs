@@ -17,7 +17,9 @@ mod emit;
 mod frame;
 mod problem;
 mod related;
+mod route;
 mod row;
+mod run;
 mod trouble;
 mod view;
 
@@ -33,15 +35,17 @@ use crate::postgres::schema::Types;
 use crate::source::{Change, Operation, RowChange, Transaction};
 
 use super::compile::Compiled;
-use super::event::{Audience, Epoch, Event, EventId, Kind, OrganizationId, SyncReason, Tags};
-use super::rule::{Envelope, Rule, TableRules};
+use super::event::{Epoch, Event, EventId, Kind, OrganizationId, SyncReason, Tags};
+use super::rule::Envelope;
 use bound::{Bound, JoinEncoders};
 use emit::Verifier;
-use frame::{DataSource, Frame};
+use frame::Frame;
 use related::Related;
-use row::{Cells, Known, Row, Scratch};
+use route::route;
+use row::{Cells, Scratch};
+use run::Run;
 use trouble::Trouble;
-use view::{Verdict, View};
+use view::View;
 
 pub use problem::{Problem, ProblemKind};
 
@@ -108,14 +112,6 @@ impl Position {
             ordinal,
         }
     }
-}
-
-/// Who is told of a change of a row, and what it is to them.
-struct Halves<'a> {
-    /// The old half: a delete, or a row that went to another organization.
-    old: Option<(Row<'a>, &'a str)>,
-    /// The new half.
-    new: Option<(Row<'a>, &'a str)>,
 }
 
 impl Mapper {
@@ -382,184 +378,6 @@ impl Mapper {
             kind: Kind::Sync { reason, channels },
             audience: None,
         });
-    }
-}
-
-/// Whose change it is. None when the log does not tell.
-///
-/// An old organization that is not logged is taken for the new one, and is a problem: the identity was lowered, and
-/// a `data.sync` to everybody for each update of a table would be worse than what it tells.
-fn route<'a>(rules: &TableRules, bound: &Bound, row: Row<'a>, trouble: &mut Trouble) -> Option<Halves<'a>> {
-    let is_delete = row.operation() == Operation::Delete;
-    let whole = |organization| {
-        let half = Some((row, organization));
-        if is_delete {
-            Halves { old: half, new: None }
-        } else {
-            Halves { old: None, new: half }
-        }
-    };
-    let Some(slot) = rules.organization else {
-        return Some(whole(OrganizationId::EVERY));
-    };
-    let column = bound.position(slot)?;
-    // Some(None) is nobody's: null, or a claim to be every organization, which all of them would see.
-    let read = |known: Known<'a>| match known {
-        Known::Text(text) => Some(
-            std::str::from_utf8(text)
-                .ok()
-                .filter(|id| !matches!(*id, OrganizationId::EVERY | "")),
-        ),
-        Known::Null => Some(None),
-        Known::Unchanged | Known::Unlogged => None,
-    };
-    let Some(current) = read(row.current(column)) else {
-        trouble.unlogged_of(rules, &bound.relation);
-        return None;
-    };
-    if current.is_none() && rules.fires_on(row.operation()) {
-        trouble.no_organization(rules, bound.relation.id.0);
-    }
-    let old = if row.operation() == Operation::Update {
-        read(row.old(column)).unwrap_or_else(|| {
-            trouble.unlogged_of(rules, &bound.relation);
-            current
-        })
-    } else {
-        current
-    };
-    Some(if old == current {
-        current.map_or(Halves { old: None, new: None }, whole)
-    } else {
-        Halves {
-            old: old.map(|organization| (row.left(), organization)),
-            new: current.map(|organization| (row.arrived(), organization)),
-        }
-    })
-}
-
-/// One change's rules being run: the mapper's parts that do not stand in the way of its views.
-struct Run<'m> {
-    epoch: Epoch,
-    max_event: u64,
-    transaction: &'m Position,
-    encoders: &'m JoinEncoders,
-    frame: &'m mut Frame,
-    tags: &'m mut Tags,
-    trouble: &'m mut Trouble,
-}
-
-impl Run<'_> {
-    fn fire(
-        &mut self,
-        view: &View<'_>,
-        table: usize,
-        index: usize,
-        rule: &Rule,
-        ordinal: u32,
-        sink: &mut dyn FnMut(Event<'_>),
-    ) {
-        let id = self.transaction.id(self.epoch, ordinal);
-        let commit_millis = self.transaction.commit_millis;
-        match view.judge(rule) {
-            Verdict::Holds => {}
-            Verdict::Fails => return,
-            undecided => {
-                match (undecided, rule.condition_expression()) {
-                    (Verdict::Error(error), Some(computed)) => {
-                        self.trouble.expression(view, index, computed, &error);
-                    }
-                    _ => self.trouble.undecided(view),
-                }
-                self.trouble.counters.syncs += 1;
-                let kind = Kind::Sync {
-                    reason: SyncReason::Unroutable,
-                    channels: &rule.channels,
-                };
-                return sink(Event {
-                    id,
-                    organization: view.organization,
-                    commit_millis,
-                    kind,
-                    audience: None,
-                });
-            }
-        }
-        let Some(audience) = self.audience(view, rule) else {
-            return;
-        };
-        self.collect_tags(view, rule);
-        let mut source = DataSource {
-            view,
-            encoders: self.encoders,
-            trouble: self.trouble,
-            table,
-            rule: index,
-            max_event: self.max_event,
-        };
-        let oversize = self
-            .frame
-            .write(id, &rule.envelope, commit_millis, &rule.data, &mut source);
-        self.trouble.counters.events += 1;
-        self.trouble.counters.oversize += u64::from(oversize);
-        sink(Event {
-            id,
-            organization: view.organization,
-            commit_millis,
-            kind: Kind::Data {
-                event_type: &rule.event_type,
-                channel: &rule.channel,
-                tags: self.tags,
-                frame: self.frame.bytes(),
-            },
-            audience: audience.as_ref(),
-        });
-    }
-
-    /// Who may see it; the outer None is nobody.
-    fn audience(&mut self, view: &View<'_>, rule: &Rule) -> Option<Option<Arc<Audience>>> {
-        let Some(only) = &rule.only else { return Some(None) };
-        let Some(slot) = only.user else {
-            return Some(Some(Arc::clone(&only.roles)));
-        };
-        let user = match view.current(slot) {
-            Known::Text(text) => std::str::from_utf8(text).ok(),
-            Known::Null => None,
-            Known::Unchanged | Known::Unlogged => {
-                self.trouble.unlogged(view);
-                None
-            }
-        };
-        match user {
-            Some(user) => Some(Some(Arc::new(Audience {
-                roles: only.roles.roles.clone(),
-                user: Some(user.into()),
-            }))),
-            None if only.roles.roles.is_empty() => None,
-            None => Some(Some(Arc::clone(&only.roles))),
-        }
-    }
-
-    /// An update carries a tag's new value and its old one, so that a filter sees a row come and leave.
-    fn collect_tags(&mut self, view: &View<'_>, rule: &Rule) {
-        self.tags.clear();
-        for (name, slot) in &rule.tags {
-            let current = view.current(*slot);
-            let old = match view.row.operation() {
-                Operation::Update => view.old(*slot),
-                Operation::Insert | Operation::Delete => current,
-            };
-            for known in [Some(current), (old != current).then_some(old)]
-                .into_iter()
-                .flatten()
-            {
-                match known {
-                    Known::Text(text) => self.tags.push(*name, text),
-                    Known::Null => {}
-                    Known::Unchanged | Known::Unlogged => self.trouble.unlogged(view),
-                }
-            }
-        }
     }
 }
 

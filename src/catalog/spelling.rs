@@ -162,9 +162,9 @@ mod tests {
         #[test]
         fn camel_case_is_stable_and_keeps_letters(column in "[a-z_0-9]{0,40}") {
             let name = camel_case(&column);
-            prop_assert_eq!(camel_case(&name), name.clone());
             let letters = |text: &str| text.chars().filter(|c| *c != '_').collect::<String>().to_lowercase();
             prop_assert_eq!(letters(&name), letters(&column));
+            prop_assert_eq!(camel_case(&name), name);
         }
 
         #[test]

@@ -7,11 +7,10 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::HeaderMap;
 use http::request::Parts;
-use tokio::time::timeout;
 
 use super::address::counted;
 use super::delivery::Admitted;
@@ -27,11 +26,7 @@ use crate::access::{Membership, Principal};
 use crate::catalog::OrganizationId;
 use crate::hub::{Filter, Full, Start, Subscription};
 
-/// How long the position of "now" may be waited for.
-const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(5);
-
 const BUSY: Refusal = Refusal::transient("busy", "too many streams are being opened at once");
-const UNTOLD: Refusal = Refusal::transient("source_down", "the database can't be asked where it stands");
 
 /// Somebody known, who asks for what they may have.
 pub(super) struct Judged {
@@ -95,7 +90,7 @@ impl Judged {
         let organization = OrganizationId::new(&self.organization);
         let address = counted(state.proxies.client(peer, headers));
         let permit = state.limits.admit(address)?;
-        let start = start(state, self.parameters.begin).await?;
+        let start = start(state, self.parameters.begin).await;
         // Again, for what was committed while the position was asked for.
         let membership = self.membership(state)?;
         let subscription = Subscription {
@@ -147,17 +142,14 @@ impl Judged {
     }
 }
 
-async fn start(state: &State, begin: Begin) -> Result<Start, Refusal> {
-    Ok(match begin {
-        Begin::Now => {
-            let position = timeout(VISIBILITY_TIMEOUT, state.services.visibility.position()).await;
-            Start::Now(position.ok().flatten().ok_or(UNTOLD)?)
-        }
+async fn start(state: &State, begin: Begin) -> Start {
+    match begin {
+        Begin::Now => Start::Now(state.services.visibility.position().await),
         Begin::Earliest => Start::Earliest,
         Begin::After(id) => Start::After(id),
         Begin::Since(age) => Start::Since(age),
         Begin::Unreadable => Start::Unreadable,
-    })
+    }
 }
 
 /// Not guessable: who knows a stream's id may come to control it.

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt as _;
+use memchr::memchr_iter;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::frames;
@@ -27,6 +26,9 @@ const MAX_INPUT: usize = 64 << 10;
 
 /// Milliseconds after which the streams of a stopping worker come back.
 const DRAIN_RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1000..=5000;
+
+/// Lines of an event's frame: its id, its data, an empty one.
+const FRAME_LINES: usize = 3;
 
 /// A day: what an evicted stream waits before it comes back.
 const EVICTED_RETRY_MILLIS: u64 = 86_400_000;
@@ -46,17 +48,12 @@ pub(super) struct Admitted {
     pub(super) permit: Permit,
 }
 
-/// Serves the stream until it ends.
-pub(super) async fn run(state: Arc<State>, mut socket: TcpStream, admitted: Admitted) {
-    let metrics = &state.services.metrics;
-    metrics.streams.inc();
-    let end = deliver(&state, &mut socket, admitted).await;
-    metrics.streams.dec();
-    metrics.ended(end);
-    tracing::debug!(reason = ?end, "stream ended");
-}
-
-async fn deliver(state: &State, socket: &mut TcpStream, admitted: Admitted) -> End {
+/// Serves the stream until it ends. The future's size is what an idle stream costs.
+pub(super) fn run(
+    state: Arc<State>,
+    socket: TcpStream,
+    admitted: Admitted,
+) -> impl Future<Output = ()> + Send {
     let Admitted {
         first,
         stream,
@@ -65,39 +62,47 @@ async fn deliver(state: &State, socket: &mut TcpStream, admitted: Admitted) -> E
         keepalive,
         permit,
     } = admitted;
-    let delivery = Delivery {
+    let mut delivery = Delivery {
         state,
-        sink: Sink::new(socket, state.http.write_timeout, &state.services.metrics),
+        sink: Sink::new(socket),
         stream,
         organization,
         expires_at,
         keepalive,
         drain_at: None,
+        _permit: permit,
     };
-    let end = match delivery.run(first).await {
-        Err(end) | Ok(end) => end,
-    };
-    drop(permit);
-    let _ = socket.shutdown().await;
-    end
+    async move {
+        delivery.state.services.metrics.streams.inc();
+        let end = match delivery.deliver(first).await {
+            Err(end) | Ok(end) => end,
+        };
+        delivery.sink.close().await;
+        delivery.state.services.metrics.streams.dec();
+        delivery.state.services.metrics.ended(end);
+        tracing::debug!(reason = ?end, "stream ended");
+    }
 }
 
-struct Delivery<'a> {
-    state: &'a State,
-    sink: Sink<'a>,
+struct Delivery {
+    state: Arc<State>,
+    sink: Sink,
     stream: Stream,
     organization: OrganizationId,
     expires_at: u64,
     keepalive: Arc<Keepalive>,
     /// When this one of a stopping worker's streams ends.
     drain_at: Option<Instant>,
+    _permit: Permit,
 }
 
-impl Delivery<'_> {
+impl Delivery {
     /// Both sides of the result are the end: the one said to the client, the other not.
-    async fn run(mut self, first: Vec<u8>) -> Result<End, End> {
+    async fn deliver(&mut self, first: Vec<u8>) -> Result<End, End> {
         let mut phase = self.state.phase.subscribe();
-        self.write(&mut phase, vec![first.into()]).await?;
+        // A stream that was admitted while the server began to stop has to see it too.
+        phase.mark_changed();
+        self.write(vec![first.into()]).await?;
         let timer = sleep_until(self.next_due());
         tokio::pin!(timer);
         let mut input = 0;
@@ -114,13 +119,13 @@ impl Delivery<'_> {
                     timer.as_mut().reset(self.next_due());
                 }
                 () = timer.as_mut() => {
-                    if let Some(end) = self.on_timer(&mut phase).await? {
+                    if let Some(end) = self.on_timer().await? {
                         return Ok(end);
                     }
                     timer.as_mut().reset(self.next_due());
                 }
                 batch = self.stream.next() => {
-                    if let Some(end) = self.on_batch(&mut phase, batch).await? {
+                    if let Some(end) = self.on_batch(batch).await? {
                         return Ok(end);
                     }
                 }
@@ -135,36 +140,39 @@ impl Delivery<'_> {
         }
     }
 
-    async fn on_batch(
-        &mut self,
-        phase: &mut watch::Receiver<Phase>,
-        batch: Batch,
-    ) -> Result<Option<End>, End> {
-        match batch {
-            Batch::Frames(frames) => self.write(phase, frames).await?,
+    async fn on_batch(&mut self, batch: Batch) -> Result<Option<End>, End> {
+        let frames = match batch {
+            Batch::Frames(frames) => {
+                let lines: usize = frames.iter().map(|piece| memchr_iter(b'\n', piece).count()).sum();
+                let count = u64::try_from(lines / FRAME_LINES).unwrap_or(u64::MAX);
+                self.state.services.metrics.frames_written.inc_by(count);
+                frames
+            }
             Batch::Sync { reason, id } => {
                 self.state.services.metrics.synced(reason.as_str());
-                let frame = frames::sync(id, self.organization.as_str(), reason);
-                self.write(phase, vec![frame.into()]).await?;
+                vec![frames::sync(id, self.organization.as_str(), reason).into()]
             }
-            Batch::End(reason) => return self.on_end(phase, reason).await.map(Some),
-        }
+            Batch::End(reason) => return self.on_end(reason).await.map(Some),
+        };
+        self.write(frames).await?;
         Ok(None)
     }
 
     /// The timer is set once and not at every write, so it may find nothing due.
-    async fn on_timer(&mut self, phase: &mut watch::Receiver<Phase>) -> Result<Option<End>, End> {
+    async fn on_timer(&mut self) -> Result<Option<End>, End> {
         let now = Instant::now();
-        if self.remaining().is_zero() {
-            return self.on_end(phase, EndReason::Expired).await.map(Some);
-        }
-        if self.drain_at.is_some_and(|at| at <= now) {
-            return self.on_end(phase, EndReason::Draining).await.map(Some);
+        let ended = if self.remaining().is_zero() {
+            Some(EndReason::Expired)
+        } else {
+            self.drain_at.filter(|at| *at <= now).map(|_| EndReason::Draining)
+        };
+        if let Some(reason) = ended {
+            return self.on_end(reason).await.map(Some);
         }
         if self.keepalive_due() <= now {
             let (cursor, carry) = (self.stream.cursor(), self.stream.owes_id(self.state.max_age));
-            let frame = self.keepalive.encode(cursor, carry);
-            self.write(phase, vec![frame.into()]).await?;
+            self.write(vec![self.keepalive.encode(cursor, carry).into()])
+                .await?;
             if carry || *self.keepalive != Keepalive::Comment {
                 self.stream.carried(cursor);
             }
@@ -173,7 +181,7 @@ impl Delivery<'_> {
     }
 
     /// Says why, where there is something to say.
-    async fn on_end(&mut self, phase: &mut watch::Receiver<Phase>, reason: EndReason) -> Result<End, End> {
+    async fn on_end(&mut self, reason: EndReason) -> Result<End, End> {
         let (last, end) = match reason {
             EndReason::Expired => (frames::last("token.expired"), End::expired),
             EndReason::Revoked => (frames::last("access.revoked"), End::revoked),
@@ -186,13 +194,13 @@ impl Delivery<'_> {
             EndReason::Draining => (frames::retry(fastrand::u64(DRAIN_RETRY_MILLIS)), End::drained),
             EndReason::Closed => return Ok(End::client_closed),
         };
-        self.write(phase, vec![last.into()]).await?;
+        self.write(vec![last.into()]).await?;
         Ok(end)
     }
 
-    async fn write(&mut self, phase: &mut watch::Receiver<Phase>, frames: Vec<Bytes>) -> Result<(), End> {
+    async fn write(&mut self, frames: Vec<Bytes>) -> Result<(), End> {
         let expires = Instant::now() + self.remaining();
-        self.sink.write(frames, expires, phase).await
+        self.sink.write(&self.state, frames, expires).await
     }
 
     fn next_due(&self) -> Instant {

@@ -1,33 +1,28 @@
 //! A stream's socket: vectored writes that end when the client takes nothing, and input that is dropped.
 
 use std::io::{self, ErrorKind, IoSlice};
-use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::state::Phase;
-use crate::telemetry::Metrics;
+use super::state::{Phase, State};
 use crate::telemetry::metrics::End;
 
 /// Pieces handed to one write call; the kernel takes up to 1024.
 const MAX_PIECES: usize = 64;
 
-pub(super) struct Sink<'a> {
-    socket: &'a TcpStream,
-    write_timeout: Duration,
-    metrics: &'a Metrics,
+#[derive(Debug)]
+pub(super) struct Sink {
+    socket: TcpStream,
     last_write: Instant,
 }
 
-impl<'a> Sink<'a> {
-    pub(super) fn new(socket: &'a TcpStream, write_timeout: Duration, metrics: &'a Metrics) -> Self {
+impl Sink {
+    pub(super) fn new(socket: TcpStream) -> Self {
         Self {
             socket,
-            write_timeout,
-            metrics,
             last_write: Instant::now(),
         }
     }
@@ -36,33 +31,31 @@ impl<'a> Sink<'a> {
         self.last_write
     }
 
-    /// Writes all of it. A client that takes nothing for the timeout, or to whom nothing may be sent any more
-    /// because its token ran out meanwhile, is given up where it stands.
+    /// Writes all of it. A client that takes nothing for `http.write_timeout`, or to whom nothing may be sent any
+    /// more because its token ran out meanwhile, is given up where it stands.
     pub(super) async fn write(
         &mut self,
+        state: &State,
         mut frames: Vec<Bytes>,
         expires: Instant,
-        phase: &mut watch::Receiver<Phase>,
     ) -> Result<(), End> {
+        let metrics = &state.services.metrics;
         let mut first = 0;
         let mut progress = Instant::now();
-        loop {
-            match write_some(self.socket, frames.get(first..).unwrap_or_default()) {
-                Ok(0) if first >= frames.len() => break,
+        while first < frames.len() {
+            match write_some(&self.socket, frames.get(first..).unwrap_or_default()) {
                 Ok(written) => {
-                    self.metrics.writes.inc();
-                    self.metrics
+                    metrics.writes.inc();
+                    metrics
                         .bytes_written
                         .inc_by(u64::try_from(written).unwrap_or(u64::MAX));
                     progress = Instant::now();
                     advance(&mut frames, &mut first, written);
-                    if first >= frames.len() {
-                        break;
-                    }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.writable(progress, expires, phase).await?;
+                    self.writable(state, progress + state.http.write_timeout, expires)
+                        .await?;
                 }
                 Err(_) => return Err(End::client_closed),
             }
@@ -71,15 +64,8 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    async fn writable(
-        &self,
-        progress: Instant,
-        expires: Instant,
-        phase: &watch::Receiver<Phase>,
-    ) -> Result<(), End> {
-        let given_up = progress + self.write_timeout;
-        // A receiver of its own: what it sees, the stream's loop has yet to see.
-        let mut phase = phase.clone();
+    async fn writable(&self, state: &State, given_up: Instant, expires: Instant) -> Result<(), End> {
+        let mut phase = state.phase.subscribe();
         tokio::select! {
             biased;
             writable = self.socket.writable() => writable.map_err(|_| End::client_closed),
@@ -88,6 +74,11 @@ impl<'a> Sink<'a> {
             }
             _ = phase.wait_for(|phase| *phase == Phase::Closed) => Err(End::drained),
         }
+    }
+
+    /// Says that nothing more comes.
+    pub(super) async fn close(&mut self) {
+        let _ = self.socket.shutdown().await;
     }
 
     /// Waits until there is input, which may be its end.
@@ -114,16 +105,10 @@ fn write_some(socket: &TcpStream, frames: &[Bytes]) -> io::Result<usize> {
         return socket.try_write(frame);
     }
     let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
-    let mut count = 0;
     for (piece, frame) in pieces.iter_mut().zip(frames) {
         *piece = IoSlice::new(frame);
-        count += 1;
     }
-    if count == 0 {
-        Ok(0)
-    } else {
-        socket.try_write_vectored(pieces.get(..count).unwrap_or_default())
-    }
+    socket.try_write_vectored(pieces.get(..frames.len().min(MAX_PIECES)).unwrap_or(&pieces))
 }
 
 /// Moves past `written` bytes; frames that are written let go of their memory.

@@ -19,15 +19,21 @@ use crate::access::{Authenticator, Credential, Memberships, Origins, Principal};
 use crate::config;
 use crate::hub::{self, Hub};
 use crate::postgres::Lsn;
+use crate::source;
 use crate::telemetry::{Metrics, Readiness, State as Standing};
 
 /// Tells the position all of whose commits a new snapshot of the database sees.
 ///
 /// Decoding runs ahead of visibility: a stream that starts "now" starts there, so that who connects and then reads
-/// the database misses nothing.
+/// the database misses nothing. An older position is right too.
 pub trait Visibility: Send + Sync {
-    /// None when it can't be told at present.
-    fn position(&self) -> Pin<Box<dyn Future<Output = Option<Lsn>> + Send + '_>>;
+    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>>;
+}
+
+impl Visibility for source::Visibility {
+    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>> {
+        Box::pin(self.visible_position())
+    }
 }
 
 /// What the server is built over.

@@ -133,7 +133,7 @@ impl<'a> Gather<'a> {
         self.bytes += frames.len();
         match &mut self.open {
             Some((open, range)) if Arc::ptr_eq(open, block) && range.end == frames.start => {
-                range.end = frames.end
+                range.end = frames.end;
             }
             _ => {
                 self.close();

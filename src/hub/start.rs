@@ -48,6 +48,7 @@ pub(super) async fn place(
     patience: Duration,
 ) -> Placement {
     let deadline = Instant::now() + patience;
+    let mut late = false;
     loop {
         let moved = journals.moved();
         tokio::pin!(moved);
@@ -56,11 +57,8 @@ pub(super) async fn place(
         let snapshot = journals.snapshot(organization);
         match judge(&snapshot, start) {
             Judgement::Placed(placement) => return placement,
-            Judgement::Ahead => {
-                if timeout_at(deadline, moved).await.is_err() {
-                    return lost(&snapshot, SyncReason::HistoryReset);
-                }
-            }
+            Judgement::Ahead if late => return lost(&snapshot, SyncReason::HistoryReset),
+            Judgement::Ahead => late = timeout_at(deadline, moved).await.is_err(),
         }
     }
 }

@@ -199,10 +199,6 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     pub(super) fn is_full(&self) -> bool {
         self.weight() >= BLOCK_WEIGHT
     }

@@ -153,8 +153,14 @@ impl Log {
             .map(|entry| (entry.place.0, entry.commit_millis))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.read_state().blocks.is_empty()
+    /// What its blocks cost, and how many there are.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> (u64, usize) {
+        let state = self.read_state();
+        (
+            state.blocks.iter().map(|block| block.cost()).sum(),
+            state.blocks.len(),
+        )
     }
 
     /// Appends blocks and merges what is due; `scratch` is an empty builder. How much more (or less) the log costs.

@@ -64,8 +64,11 @@ pub struct Touched {
 /// What the writer needs done where readers look organizations up.
 pub(super) trait Lookup {
     fn insert(&self, organization: &OrganizationId, log: &Arc<Log>);
-    /// Forgets an organization without content; its floor is at most the floor of all forgotten ones from now on.
-    fn forget(&self, organization: &OrganizationId, floor: Place);
+    /// From now on the floor of organizations that are not known is at least this.
+    fn raise_base(&self, floor: Place);
+    /// Forgets an organization without content. Its floor was raised over before, so that at any time a reader that
+    /// finds no log finds a floor that covers it.
+    fn forget(&self, organization: &OrganizationId);
 }
 
 #[derive(Debug)]
@@ -81,6 +84,8 @@ pub(super) struct Writer {
     scratch: Builder,
     /// The floor of organizations without a slot.
     base: Place,
+    /// The greatest place evicted of organizations that were forgotten before it could be published.
+    lost: Option<Place>,
 }
 
 impl Writer {
@@ -96,6 +101,7 @@ impl Writer {
             spare: Vec::new(),
             scratch: Builder::default(),
             base: start,
+            lost: None,
         }
     }
 
@@ -131,8 +137,20 @@ impl Writer {
             let log = Arc::new(Log::new(self.base));
             lookup.insert(&organization, &log);
             self.bytes += LOG_COST;
-            self.slots
-                .insert(organization.clone(), Slot::new(organization, log, self.base));
+            let mut slot = Slot::new(organization.clone(), log, self.base);
+            if let Some(place) = self.lost {
+                // What was lost may be of this very organization.
+                let floor = Floor {
+                    place,
+                    millis: Some(event.commit_millis),
+                };
+                self.touched.push(organization.clone());
+                slot.pending = Some(Box::new(Pending {
+                    lost: Some(floor),
+                    ..Pending::default()
+                }));
+            }
+            self.slots.insert(organization, slot);
         }
         let Some(slot) = self.slots.get_mut(event.organization) else {
             return false;
@@ -140,11 +158,11 @@ impl Writer {
         if place <= slot.pending.as_ref().map_or(slot.last, |pending| pending.last) {
             return false;
         }
+        if let Some(floor) = slot.idle.take() {
+            self.idle.remove(&(floor, slot.organization.clone()));
+        }
         let pending = slot.pending.get_or_insert_with(|| {
             self.touched.push(slot.organization.clone());
-            if let Some(floor) = slot.idle.take() {
-                self.idle.remove(&(floor, slot.organization.clone()));
-            }
             Box::new(Pending {
                 builder: self.spare.pop().unwrap_or_default(),
                 ..Pending::default()
@@ -165,8 +183,20 @@ impl Writer {
     }
 
     /// Moves what was appended into the logs, where the head that is stored next makes it seen.
-    pub(super) fn publish(&mut self) -> Vec<Touched> {
+    pub(super) fn publish(&mut self, lookup: &impl Lookup) -> Vec<Touched> {
         let mut published = Vec::with_capacity(self.touched.len());
+        if let Some(place) = self.lost.take() {
+            self.base = self.base.max(place);
+            lookup.raise_base(self.base);
+            // Whose it was is not known any more: everybody looks at the floor.
+            let organization = OrganizationId::new(OrganizationId::EVERY);
+            published.push(Touched {
+                organization,
+                last: place.0,
+                blocks: Vec::new(),
+                lost: true,
+            });
+        }
         for organization in std::mem::take(&mut self.touched) {
             let Some(slot) = self.slots.get_mut(&organization) else {
                 continue;
@@ -205,6 +235,7 @@ impl Writer {
     }
 
     pub(super) fn discard(&mut self) {
+        self.lost = None;
         for organization in std::mem::take(&mut self.touched) {
             let Some(slot) = self.slots.get_mut(&organization) else {
                 continue;
@@ -221,11 +252,17 @@ impl Writer {
         }
     }
 
-    /// Brings memory below its bound: the largest organization loses its oldest first, then forgotten ones their
-    /// floors.
+    /// Brings memory below its bound: the largest organization loses its oldest first. Organizations without content
+    /// are forgotten when there is no other way, or when they alone would take a quarter of the memory.
     pub(super) fn enforce(&mut self, lookup: &impl Lookup) {
         while self.bytes > self.max_memory {
-            if let Some((_, organization)) = self.by_size.last().cloned() {
+            let idle = self.idle.len() as u64 * LOG_COST;
+            let largest = self
+                .by_size
+                .last()
+                .filter(|_| idle <= self.max_memory / 4)
+                .cloned();
+            if let Some((_, organization)) = largest {
                 let freed = self.slots.get_mut(&organization).map_or(0, Slot::evict_oldest);
                 self.bytes = self.bytes.saturating_sub(freed);
                 self.file(&organization);
@@ -266,11 +303,27 @@ impl Writer {
         }
     }
 
+    /// What [`bytes`](Self::bytes) must be, counted anew.
+    #[cfg(test)]
+    pub(super) fn recount(&self) -> u64 {
+        let pending = |slot: &Slot| slot.pending.as_ref().map_or(0, |pending| pending.cost());
+        self.slots
+            .values()
+            .map(|slot| LOG_COST + slot.log.count().0 + pending(slot))
+            .sum()
+    }
+
     fn forget(&mut self, organization: &OrganizationId, floor: Place, lookup: &impl Lookup) {
         self.base = self.base.max(floor);
-        lookup.forget(organization, self.base);
-        if self.slots.remove(organization).is_some() {
+        lookup.raise_base(self.base);
+        lookup.forget(organization);
+        if let Some(slot) = self.slots.remove(organization) {
             self.bytes = self.bytes.saturating_sub(LOG_COST);
+            self.lost = self.lost.max(
+                slot.pending
+                    .and_then(|pending| pending.lost)
+                    .map(|floor| floor.place),
+            );
         }
     }
 
@@ -290,7 +343,7 @@ impl Writer {
             }
             slot.oldest = oldest;
         }
-        let empty = slot.bytes == 0 && slot.pending.is_none() && !organization.is_every();
+        let empty = slot.bytes == 0 && !organization.is_every();
         let idle = empty.then(|| slot.log.floor().place);
         if idle != slot.idle {
             if let Some(floor) = slot.idle {

@@ -21,7 +21,7 @@ async fn own_cluster() -> (Cluster, String) {
     let options = ClusterOptions { settings: server::settings(), ..ClusterOptions::default() };
     let cluster = Cluster::start(options).await.expect("a cluster");
     let url = cluster.dsn("postgres");
-    walcast::cli::migrate::run(&Dsn::parse(&url).expect("its URL"), true).await.expect("migrations");
+    walcast::cli::migrate(&Dsn::parse(&url).expect("its URL"), true).await.expect("migrations");
     (cluster, url)
 }
 

@@ -4,16 +4,11 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::catalog::declaration::{
-    self, EventDeclaration, FieldDeclaration, Image, JoinKind, Literal, Located, Ownership, TableDeclaration,
-};
-use crate::catalog::error::{MissingColumn, Place};
+use crate::catalog::declaration::{EventDeclaration, Literal, Located, Ownership, TableDeclaration};
+use crate::catalog::error::Place;
 use crate::catalog::event::Audience;
-use crate::catalog::expression::{Changed, Expression, Scope};
-use crate::catalog::rule::{
-    Computed, Condition, Envelope, Field, Form, JoinField, Only, Operations, Rule, TableRules,
-};
-use crate::catalog::spelling::suggestion;
+use crate::catalog::expression::Scope;
+use crate::catalog::rule::{Condition, Envelope, Only, Operations, Rule, TableRules};
 use crate::catalog::value::encode_string;
 use crate::postgres::schema::{Column, Table};
 
@@ -29,7 +24,7 @@ pub(super) struct Draft<'a> {
     pub(super) organization_column: Option<String>,
     pub(super) joins: Vec<JoinDraft<'a>>,
     /// Rows `new`, `old`, then the joins, each with the columns that the stream carries.
-    scope: Scope,
+    pub(super) scope: Scope,
     pub(super) need: Need,
 }
 
@@ -41,7 +36,7 @@ impl Draft<'_> {
         intern(&mut self.columns, column)
     }
 
-    fn need(&mut self, column: &str) {
+    pub(super) fn need(&mut self, column: &str) {
         self.need.columns.insert(column.to_owned());
     }
 }
@@ -238,190 +233,6 @@ impl<'a> Compiler<'a> {
             format!("when.became.{} is of another type; write {wanted}", column.name),
         );
         None
-    }
-
-    fn fields(
-        &mut self,
-        draft: &mut Draft<'a>,
-        declared: &[FieldDeclaration],
-        operations: Operations,
-        prefix: &str,
-    ) -> Vec<Field> {
-        declared
-            .iter()
-            .filter_map(|field| {
-                let path = format!("{prefix}{}", field.name);
-                let form = self.form(draft, field, operations, &path)?;
-                Some(Field {
-                    key: key(&field.name),
-                    path: path.into(),
-                    omit_null: field.omit_null,
-                    form,
-                })
-            })
-            .collect()
-    }
-
-    fn form(
-        &mut self,
-        draft: &mut Draft<'a>,
-        field: &FieldDeclaration,
-        operations: Operations,
-        path: &str,
-    ) -> Option<Form> {
-        Some(match &field.form {
-            declaration::Form::Column(name) => {
-                let column = self.find_column(draft.table, name, &field.place)?;
-                if operations.delete {
-                    draft.need(&column.name);
-                }
-                Form::Column(draft.slot(&column.name))
-            }
-            declaration::Form::Expression(source) => {
-                Form::Expression(self.expression(draft, source, &field.place, operations, false)?)
-            }
-            declaration::Form::JoinColumn { join, column } => {
-                let join = self.find_join(draft, join, &field.place)?;
-                Form::JoinColumn(join, self.take(draft, join, column, &field.place)?)
-            }
-            declaration::Form::JoinObject { join, fields } => {
-                let join = self.find_join(draft, join, &field.place)?;
-                let fields = fields.iter().filter_map(|field| {
-                    let declaration::Form::Column(name) = &field.form else {
-                        return None;
-                    };
-                    let column = self.take(draft, join, name, &field.place)?;
-                    Some(JoinField {
-                        name: field.name.as_str().into(),
-                        key: key(&field.name),
-                        column,
-                        omit_null: field.omit_null,
-                    })
-                });
-                Form::JoinObject(join, fields.collect())
-            }
-            declaration::Form::Row(image) => {
-                draft.need.every |= operations.delete || (operations.update && *image == Image::Old);
-                Form::Row(*image)
-            }
-            declaration::Form::Changed => {
-                draft.need.every |= operations.update;
-                Form::Changed
-            }
-            declaration::Form::Previous => {
-                draft.need.every |= operations.update;
-                Form::Previous
-            }
-            declaration::Form::Value(json) => Form::Value(json.as_bytes().into()),
-            declaration::Form::Object(fields) => {
-                Form::Object(self.fields(draft, fields, operations, &format!("{path}.")))
-            }
-        })
-    }
-
-    fn expression(
-        &mut self,
-        draft: &mut Draft<'a>,
-        source: &str,
-        place: &Place,
-        operations: Operations,
-        condition: bool,
-    ) -> Option<Box<Computed>> {
-        let expression = match Expression::compile(source, &draft.scope) {
-            Ok(expression) => expression,
-            Err(error) => {
-                let missing = error.missing.as_ref().and_then(|(row, column)| {
-                    let table = match row.checked_sub(FIRST_JOIN) {
-                        None => draft.table,
-                        Some(join) => draft.joins.get(join)?.target,
-                    };
-                    Some(MissingColumn { table: table.name.clone(), column: column.clone() })
-                });
-                self.findings.add_about(place, format!("in {source:?}: {error}"), missing);
-                return None;
-            }
-        };
-        let references = expression.references();
-        let columns: Vec<&'a Column> = draft
-            .table
-            .columns
-            .iter()
-            .filter(|column| !column.generated)
-            .collect();
-        let named = |row: usize| {
-            references
-                .columns(row)
-                .filter_map(|place| columns.get(place).copied())
-        };
-        for column in named(Scope::NEW).chain(named(Scope::OLD)) {
-            draft.slot(&column.name);
-        }
-        if operations.update || operations.delete {
-            named(Scope::OLD).for_each(|column| draft.need(&column.name));
-        }
-        if operations.delete {
-            named(Scope::NEW).for_each(|column| draft.need(&column.name));
-        }
-        match references.changed() {
-            Changed::Nothing => {}
-            Changed::Columns(places) => {
-                for column in places.iter().filter_map(|place| columns.get(*place)) {
-                    draft.slot(&column.name);
-                    if operations.update {
-                        draft.need(&column.name);
-                    }
-                }
-            }
-            Changed::All => {
-                for column in &columns {
-                    draft.slot(&column.name);
-                }
-                draft.need.every |= operations.update;
-            }
-        }
-        for (index, join) in draft.joins.iter_mut().enumerate() {
-            let row = FIRST_JOIN + index;
-            if condition && join.kind == JoinKind::Lookup && references.uses_row(row) {
-                let message = format!(
-                    "when.expr reads lookup.{}, which may be newer when the change is read again; \
-                     use the row's own columns, or a related row",
-                    join.join.name
-                );
-                self.findings.add(place, message);
-            }
-            let target: Vec<&'a Column> = join
-                .target
-                .columns
-                .iter()
-                .filter(|column| !column.generated)
-                .collect();
-            for column in references.columns(row).filter_map(|place| target.get(place)) {
-                self.join_column(join, column);
-            }
-        }
-        Some(Box::new(Computed {
-            expression,
-            source: source.to_owned(),
-        }))
-    }
-
-    fn find_join(&mut self, draft: &Draft<'a>, name: &str, place: &Place) -> Option<usize> {
-        let found = draft.joins.iter().position(|join| join.join.name == name);
-        if found.is_none() {
-            let hint = suggestion(name, draft.joins.iter().map(|join| join.join.name.as_str()));
-            let table = &draft.table.name;
-            self.findings.add(
-                place,
-                format!("table {table} has no lookup or related row {name:?}; {hint}"),
-            );
-        }
-        found
-    }
-
-    fn take(&mut self, draft: &mut Draft<'a>, join: usize, column: &str, place: &Place) -> Option<usize> {
-        let join = draft.joins.get_mut(join)?;
-        let column = self.find_column(join.target, column, place)?;
-        Some(self.join_column(join, column))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -46,8 +46,8 @@ pub(super) struct Bench {
 struct AtHead(Arc<Journals>);
 
 impl Visibility for AtHead {
-    fn position(&self) -> Pin<Box<dyn Future<Output = Option<Lsn>> + Send + '_>> {
-        Box::pin(std::future::ready(Some(self.0.head())))
+    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>> {
+        Box::pin(std::future::ready(self.0.head()))
     }
 }
 
@@ -83,7 +83,7 @@ impl Bench {
             &config,
             Services {
                 authenticator: Authenticator::new(&config.access).unwrap(),
-                memberships: Memberships::new(&config.access, &[], &mirror).unwrap(),
+                memberships: Arc::new(OnceLock::from(Memberships::new(&config.access, &[], &mirror).unwrap())),
                 vocabulary: Vocabulary::new(["issues", "lots"], ["priority", "status"], &config.channels),
                 hub: Arc::clone(&hub),
                 visibility: Arc::new(AtHead(Arc::clone(&journals))),

@@ -192,3 +192,12 @@ async fn a_client_that_talks_on_is_closed() {
     drop(flood);
     bench.state.streams.ended().await;
 }
+
+#[test]
+fn an_idle_streams_task_is_small() {
+    fn size<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+    let bytes = size(crate::http::delivery::run);
+    assert!(bytes <= 1536, "{bytes}");
+}
