@@ -5,16 +5,21 @@
 //! what it has dealt with, and the answer is the end of the longest beginning of that record that a snapshot, taken
 //! by an SQL connection of this service, sees whole.
 //!
+//! It also runs behind: what was committed just before somebody connects may not have been decoded yet, and they would
+//! be shown it as new. So the pipeline is first given a moment to reach what the server's log ends at.
+//!
 //! An older answer is always right too, only less useful: that is what a server out of reach gives.
 
 use std::collections::VecDeque;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use super::{InvalidSnapshot, Snapshot};
+use super::Snapshot;
 use crate::postgres::Lsn;
 use crate::postgres::client::{Client, connect};
 use crate::postgres::dsn::Dsn;
@@ -24,6 +29,10 @@ const MAX_ENTRIES: usize = 1 << 16;
 
 /// A snapshot takes microseconds; without one after so long the last answer is given again.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the pipeline may take to reach the log's end. In health it takes a few milliseconds; a worker that is far
+/// behind says where it is, and its streams see what it has yet to read.
+const CATCH_UP: Duration = Duration::from_millis(250);
 
 /// After a failure nobody else waits for another one this soon.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -37,6 +46,8 @@ pub struct Visibility {
     connection: tokio::sync::Mutex<Connection>,
     /// Queries that have ended, whatever came of them.
     rounds: AtomicU64,
+    /// Wakes who waits for the pipeline.
+    moved: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +81,7 @@ impl Visibility {
             record: Mutex::default(),
             connection: tokio::sync::Mutex::default(),
             rounds: AtomicU64::new(0),
+            moved: Notify::new(),
         }
     }
 
@@ -85,6 +97,7 @@ impl Visibility {
     /// The pipeline has published this transaction.
     pub fn record(&self, xid: u32, end_lsn: Lsn) {
         self.lock().push(xid, end_lsn);
+        self.moved.notify_waiters();
     }
 
     /// Every commit below is published; from positions between transactions.
@@ -94,16 +107,12 @@ impl Visibility {
         if record.unseen.is_empty() {
             record.visible = record.head;
         }
+        drop(record);
+        self.moved.notify_waiters();
     }
 
     /// The newest position known to be visible whole. Callers at the same time share one query; cancel-safe.
     pub async fn visible_position(&self) -> Lsn {
-        {
-            let record = self.lock();
-            if record.unseen.is_empty() {
-                return record.visible;
-            }
-        }
         let rounds = self.rounds.load(Ordering::Acquire);
         let mut connection = self.connection.lock().await;
         // Whoever waited for another's query has its answer.
@@ -120,12 +129,8 @@ impl Visibility {
         }
         // Taken out: if this future is dropped halfway, so is the connection.
         let client = connection.client.take();
-        match timeout(QUERY_TIMEOUT, fetch(&self.dsn, client)).await {
-            Ok(Ok((client, snapshot))) => {
-                connection.client = Some(client);
-                connection.not_before = None;
-                self.lock().see(&snapshot);
-            }
+        match timeout(QUERY_TIMEOUT, self.see(client)).await {
+            Ok(Ok(client)) => *connection = Connection { client: Some(client), not_before: None },
             Ok(Err(error)) => {
                 tracing::debug!(error, "no snapshot: the visible position stays where it is");
                 connection.not_before = Some(Instant::now() + PAUSE);
@@ -134,31 +139,57 @@ impl Visibility {
         }
     }
 
+    /// Lets the pipeline catch up, then takes a snapshot: on the connection that there was, or on a new one.
+    async fn see(&self, client: Option<Client>) -> Result<Client, String> {
+        let old = match client {
+            Some(client) => log_end(&client).await.ok().map(|end| (client, end)),
+            None => None,
+        };
+        let (client, end) = match old {
+            Some(alive) => alive,
+            None => {
+                let client = connect(&self.dsn).await.map_err(|error| error.to_string())?;
+                let end = log_end(&client).await?;
+                (client, end)
+            }
+        };
+        // Late is no failure.
+        let _ = timeout(CATCH_UP, self.reach(end)).await;
+        let all_seen = self.lock().unseen.is_empty();
+        if !all_seen {
+            let snapshot: Snapshot = query(&client, "select pg_catalog.pg_current_snapshot()::text").await?;
+            self.lock().see(&snapshot);
+        }
+        Ok(client)
+    }
+
+    async fn reach(&self, end: Lsn) {
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            // Before looking: a move in between is not missed.
+            moved.as_mut().enable();
+            if self.lock().head >= end {
+                return;
+            }
+            moved.await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// On the connection that there was, or on a new one.
-async fn fetch(dsn: &Dsn, client: Option<Client>) -> Result<(Client, Snapshot), String> {
-    if let Some(client) = client
-        && let Ok(snapshot) = query(&client).await
-    {
-        return Ok((client, snapshot));
-    }
-    let client = connect(dsn).await.map_err(|error| error.to_string())?;
-    let snapshot = query(&client).await?;
-    Ok((client, snapshot))
+/// Where the log ends, as far as a walsender may read it.
+async fn log_end(client: &Client) -> Result<Lsn, String> {
+    query(client, "select pg_catalog.pg_current_wal_flush_lsn()::text").await
 }
 
-async fn query(client: &Client) -> Result<Snapshot, String> {
-    let row = client
-        .query_one("select pg_catalog.pg_current_snapshot()::text", &[])
-        .await;
-    let text: String = row
-        .and_then(|row| row.try_get(0))
-        .map_err(|error| error.to_string())?;
-    text.parse().map_err(|error: InvalidSnapshot| error.to_string())
+async fn query<T: FromStr<Err: ToString>>(client: &Client, sql: &str) -> Result<T, String> {
+    let row = client.query_one(sql, &[]).await;
+    let text: String = row.and_then(|row| row.try_get(0)).map_err(|error| error.to_string())?;
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 impl Record {

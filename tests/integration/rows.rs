@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::json;
 
 use crate::bench::app::TestApp;
+use crate::bench::eventually;
 
 /// Text that is stored out of line: long, and not compressible.
 fn long_text() -> String {
@@ -76,7 +77,7 @@ async fn setup_sets_the_replica_identity_that_the_catalog_needs() {
         app.text(&format!("select relreplident from pg_class where oid = '{table}'::regclass")).await
     };
     assert_eq!(identity("properties").await, "f", "changed, previous, and the row on delete");
-    assert_eq!(identity("gate_events").await, "d", "inserts alone");
+    assert_eq!(identity("system_alerts").await, "d", "inserts alone, and of no one organization");
 }
 
 #[tokio::test]
@@ -95,7 +96,8 @@ async fn a_delete_that_cannot_be_routed_is_told() {
     assert_eq!(told.json()["data"]["reason"], "unroutable");
     assert_eq!(told.id.as_deref(), told.json()["id"].as_str(), "an id of its own");
     assert_eq!(elsewhere.event().await.event_type().as_deref(), Some("after"), "other channels hear nothing of it");
-    assert_eq!(app.get("/readyz").await.body.trim(), "degraded");
+    eventually("readiness tells", || async { (app.get("/readyz").await.body.trim() == "degraded").then_some(()) })
+        .await;
 }
 
 #[tokio::test]
@@ -172,7 +174,8 @@ async fn an_event_above_the_limit_goes_out_without_its_data() {
     let mut stream = app.open(&member, "").await;
     app.sql("select walcast.emit('o1', 'large', to_jsonb(repeat('x', 5000)))").await;
     let event = stream.event().await.json();
-    assert_eq!((&event["data"], &event["oversize"]), (&json!(null), &json!(5002)));
+    assert_eq!(event["data"], json!(null));
+    assert!(event["oversize"].as_u64().is_some_and(|bytes| (5002..5300).contains(&bytes)), "{event}");
 }
 
 #[tokio::test]

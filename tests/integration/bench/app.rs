@@ -108,6 +108,8 @@ impl Builder {
             let path = folder.path().join("catalog.toml");
             std::fs::write(&path, toml).expect("a catalog");
             config.catalog.path = Some(path);
+            // They name channels of the reference domain.
+            config.presets.clear();
         }
         walcast::cli::setup::apply(&config, &dsn).await.expect("setup");
         let worker_dsn = self.worker_dsn.map_or_else(|| dsn.clone(), |through| through(&dsn));

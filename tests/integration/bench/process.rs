@@ -44,7 +44,7 @@ impl WorkerProcess {
             while let Some(line) = lines.next_line().await.expect("a log line") {
                 let address = serde_json::from_str::<serde_json::Value>(&line)
                     .ok()
-                    .and_then(|line| line["fields"]["address"].as_str()?.parse().ok());
+                    .and_then(|line| line["address"].as_str()?.parse().ok());
                 seen.push(line);
                 if let Some(address) = address {
                     return address;
