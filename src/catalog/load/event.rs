@@ -1,4 +1,7 @@
 //! One event of a table: what makes it, who may see it, what it says.
+//!
+//! `type` and `on` are required: what makes an event is never guessed. `channel` and `tags` are the table's where the
+//! event has none of its own; its own tags replace the table's. `data` may be left out: then it is `{}`.
 
 use crate::catalog::declaration::{EventDeclaration, Literal, Located, OnlyDeclaration};
 use crate::catalog::document::{Entry, Node, Value};

@@ -1,5 +1,6 @@
 mod data;
 mod emit;
+mod isolation;
 mod joins;
 mod reference;
 mod route;
