@@ -17,7 +17,7 @@ use crate::postgres::pgoutput::Relation;
 use crate::postgres::schema::{Column, Schema, Table, TableName};
 
 use super::declaration::{Located, Ownership, TableDeclaration};
-use super::error::{CatalogErrors, Findings};
+use super::error::{CatalogErrors, Findings, MissingColumn};
 use super::fingerprint::fingerprint;
 use super::rule::{Join, JoinSource, TableRules, Target};
 use super::spelling::suggestion;
@@ -113,7 +113,12 @@ impl Compiled {
     }
 }
 
-pub(super) fn compile(declared: &[TableDeclaration], schema: &Schema) -> Result<Compiled, CatalogErrors> {
+/// `tag_names` are all that the declarations have: rules name them by number.
+pub(super) fn compile(
+    declared: &[TableDeclaration],
+    tag_names: Vec<&str>,
+    schema: &Schema,
+) -> Result<Compiled, CatalogErrors> {
     let mut compiler = Compiler {
         schema,
         ownerships: declared
@@ -128,7 +133,7 @@ pub(super) fn compile(declared: &[TableDeclaration], schema: &Schema) -> Result<
         findings: Findings::default(),
         targets: Vec::new(),
         mirrors: BTreeMap::new(),
-        tag_names: Vec::new(),
+        tag_names: tag_names.into_iter().map(str::to_owned).collect(),
     };
     let mut tables = Vec::new();
     let mut needs = BTreeMap::new();
@@ -259,10 +264,9 @@ impl<'a> Compiler<'a> {
     ) -> Option<&'a Column> {
         let Some(column) = table.column(name) else {
             let hint = suggestion(name, streamed(table));
-            self.findings.add(
-                place,
-                format!("table {} has no column {name:?}; {hint}", table.name),
-            );
+            let missing = MissingColumn { table: table.name.clone(), column: name.to_owned() };
+            let message = format!("table {} has no column {name:?}; {hint}", table.name);
+            self.findings.add_about(place, message, Some(missing));
             return None;
         };
         if column.generated {
@@ -276,15 +280,8 @@ impl<'a> Compiler<'a> {
         Some(column)
     }
 
-    fn tag(&mut self, name: &str) -> Option<u16> {
-        let index = self
-            .tag_names
-            .iter()
-            .position(|known| known == name)
-            .unwrap_or_else(|| {
-                self.tag_names.push(name.to_owned());
-                self.tag_names.len() - 1
-            });
+    fn tag(&self, name: &str) -> Option<u16> {
+        let index = self.tag_names.iter().position(|known| known == name)?;
         u16::try_from(index).ok()
     }
 }

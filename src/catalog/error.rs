@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::postgres::schema::TableName;
+
 /// A line of a catalog file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -26,6 +28,15 @@ impl fmt::Display for Place {
 pub struct CatalogError {
     pub place: Place,
     pub message: String,
+    /// The column that would have to be there for it to be none.
+    pub missing: Option<MissingColumn>,
+}
+
+/// A column that a catalog names and a table does not have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MissingColumn {
+    pub table: TableName,
+    pub column: String,
 }
 
 /// All mistakes of a catalog, in the order of its files and lines; never empty.
@@ -58,10 +69,16 @@ pub(super) struct Findings(Vec<CatalogError>);
 
 impl Findings {
     pub(super) fn add(&mut self, place: &Place, message: impl Into<String>) {
-        let error = CatalogError {
-            place: place.clone(),
-            message: message.into(),
-        };
+        self.add_about(place, message, None);
+    }
+
+    pub(super) fn add_about(
+        &mut self,
+        place: &Place,
+        message: impl Into<String>,
+        missing: Option<MissingColumn>,
+    ) {
+        let error = CatalogError { place: place.clone(), message: message.into(), missing };
         if !self.0.contains(&error) {
             self.0.push(error);
         }

@@ -25,7 +25,9 @@
 //! operands and results are capped.
 
 mod check;
+mod double;
 mod operand;
+mod references;
 mod result;
 mod scope;
 
@@ -35,12 +37,12 @@ use cel::context::VariableResolver;
 use cel::parser::PrattParser;
 use cel::{Context, Env, ExecutionError};
 
-pub use check::{Changed, References};
+pub use references::{Changed, References};
 pub use result::Value;
 pub use scope::{Cell, Rows, Scope};
 
-use check::Slot;
 use operand::Resolver;
+use references::Slot;
 
 /// Bytes of source.
 pub const MAX_SOURCE: usize = 4 * 1024;
@@ -72,6 +74,8 @@ pub struct ExpressionError {
     /// Byte of the source that it is about.
     pub offset: usize,
     pub message: String,
+    /// The row, by its place in the scope, and the column that it does not have.
+    pub missing: Option<(usize, String)>,
 }
 
 /// Why an evaluation has no result. Holds names and types, never values.
@@ -115,9 +119,9 @@ impl Expression {
             return Err(ExpressionError {
                 offset: MAX_SOURCE,
                 message,
+                missing: None,
             });
         }
-        check::limit_nesting(source)?;
         let mut root = PrattParser::new()
             .max_recursion_depth(u16::try_from(MAX_NESTING).unwrap_or(u16::MAX))
             .parse(source)

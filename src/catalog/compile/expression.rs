@@ -1,7 +1,7 @@
 //! Expressions: what each may read, and what the log must have for it.
 
 use crate::catalog::declaration::JoinKind;
-use crate::catalog::error::Place;
+use crate::catalog::error::{MissingColumn, Place};
 use crate::catalog::expression::{Changed, Expression, Scope};
 use crate::catalog::rule::{Computed, Operations};
 use crate::postgres::schema::Column;
@@ -21,7 +21,14 @@ impl<'a> Compiler<'a> {
         let expression = match Expression::compile(source, &draft.scope) {
             Ok(expression) => expression,
             Err(error) => {
-                self.findings.add(place, format!("in {source:?}: {error}"));
+                let missing = error.missing.as_ref().and_then(|(row, column)| {
+                    let table = match row.checked_sub(FIRST_JOIN) {
+                        None => draft.table,
+                        Some(join) => draft.joins.get(join)?.target,
+                    };
+                    Some(MissingColumn { table: table.name.clone(), column: column.clone() })
+                });
+                self.findings.add_about(place, format!("in {source:?}: {error}"), missing);
                 return None;
             }
         };

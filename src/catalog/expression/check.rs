@@ -1,107 +1,13 @@
 //! The check: whatever an expression names is there, and nothing in it loops. Names become slots on the way.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use cel::ParseErrors;
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators};
 
+use super::references::{References, Slot};
 use super::scope::Scope;
 use super::{ExpressionError, MAX_NESTING};
-
-/// What an identifier stands for, once checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Slot {
-    Column {
-        row: usize,
-        column: usize,
-    },
-    /// `has(row.column)`
-    HasColumn {
-        row: usize,
-        column: usize,
-    },
-    /// `row != null`
-    HasRow {
-        row: usize,
-    },
-    /// `row == null`
-    NoRow {
-        row: usize,
-    },
-    /// `'column' in changed`
-    IsChanged {
-        column: usize,
-    },
-    Changed,
-    Operation,
-}
-
-/// What an expression may read, by place in its scope.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct References {
-    columns: BTreeSet<(usize, usize)>,
-    rows: BTreeSet<usize>,
-    changed: Changed,
-    operation: bool,
-}
-
-/// Which columns an expression wants to know the change of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Changed {
-    #[default]
-    Nothing,
-    /// `'column' in changed`: columns of `new`.
-    Columns(BTreeSet<usize>),
-    /// `changed` itself.
-    All,
-}
-
-impl References {
-    /// Whether it reads a column of the row, or asks whether there is one.
-    #[must_use]
-    pub fn uses_row(&self, row: usize) -> bool {
-        self.rows.contains(&row)
-    }
-
-    /// The columns that it names of a row, in their order.
-    pub fn columns(&self, row: usize) -> impl Iterator<Item = usize> {
-        self.columns
-            .range((row, 0)..=(row, usize::MAX))
-            .map(|&(_, column)| column)
-    }
-
-    #[must_use]
-    pub const fn changed(&self) -> &Changed {
-        &self.changed
-    }
-
-    #[must_use]
-    pub const fn uses_operation(&self) -> bool {
-        self.operation
-    }
-
-    fn add(&mut self, slot: Slot) {
-        match slot {
-            Slot::Column { row, column } | Slot::HasColumn { row, column } => {
-                self.columns.insert((row, column));
-                self.rows.insert(row);
-            }
-            Slot::HasRow { row } | Slot::NoRow { row } => {
-                self.rows.insert(row);
-            }
-            Slot::IsChanged { column } => match &mut self.changed {
-                Changed::Nothing => self.changed = Changed::Columns(BTreeSet::from([column])),
-                Changed::Columns(columns) => {
-                    columns.insert(column);
-                }
-                Changed::All => {}
-            },
-            Slot::Changed => self.changed = Changed::All,
-            Slot::Operation => self.operation = true,
-        }
-    }
-}
 
 /// Functions: name, and how many arguments, the receiver not counted.
 const GLOBAL: &[(&str, usize)] = &[
@@ -153,25 +59,6 @@ const OPERATORS: &[&str] = &[
     operators::IN,
 ];
 
-/// Bounds what the parser will recurse into, before it does: it counts no prefix operators.
-pub(super) fn limit_nesting(source: &str) -> Result<(), ExpressionError> {
-    let mut run = 0;
-    for (offset, byte) in source.bytes().enumerate() {
-        run = match byte {
-            b'!' | b'-' => run + 1,
-            _ if byte.is_ascii_whitespace() => run,
-            _ => 0,
-        };
-        if run > MAX_NESTING {
-            return Err(ExpressionError {
-                offset,
-                message: too_deep(),
-            });
-        }
-    }
-    Ok(())
-}
-
 fn too_deep() -> String {
     format!("at most {MAX_NESTING} expressions may stand in one another")
 }
@@ -182,6 +69,7 @@ pub(super) fn syntax_error(source: &str, errors: &ParseErrors) -> ExpressionErro
         return ExpressionError {
             offset: 0,
             message: "not an expression".to_owned(),
+            missing: None,
         };
     };
     let (line, column) = first.pos;
@@ -196,6 +84,7 @@ pub(super) fn syntax_error(source: &str, errors: &ParseErrors) -> ExpressionErro
     ExpressionError {
         offset: offset.min(source.len()),
         message,
+        missing: None,
     }
 }
 
@@ -228,6 +117,7 @@ impl Checker<'_> {
             return Err(ExpressionError {
                 offset: 0,
                 message: too_deep(),
+                missing: None,
             });
         }
         if let Some(slot) = self.slot(&node.expr)? {
@@ -357,7 +247,10 @@ impl Checker<'_> {
                 "{name} has no column {column}; {}",
                 one_of(self.scope.column_names(row))
             );
-            self.error(&[&format!("{name}.{column}"), column], text)
+            ExpressionError {
+                missing: Some((row, column.to_owned())),
+                ..self.error(&[&format!("{name}.{column}"), column], text)
+            }
         })
     }
 
@@ -404,7 +297,7 @@ impl Checker<'_> {
             .iter()
             .find_map(|word| find_word(self.source, word))
             .unwrap_or(0);
-        ExpressionError { offset, message }
+        ExpressionError { offset, message, missing: None }
     }
 }
 

@@ -9,7 +9,7 @@ use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use chrono::{DateTime, FixedOffset, NaiveDate};
 
-use super::check::Slot;
+use super::references::Slot;
 use super::scope::{Cell, Kind, Rows, Scope};
 use super::{EvalError, MAX_OPERAND};
 use crate::source::Operation;

@@ -9,6 +9,7 @@ use cel::common::types::{
 use cel::common::value::Val;
 use chrono::{Datelike, Timelike, Utc};
 
+use super::double::encode_double;
 use super::{EvalError, MAX_RESULT};
 use crate::catalog::value::encode_string;
 
@@ -133,35 +134,6 @@ fn key_text(key: &CelMapKey<'_>) -> Result<Vec<u8>, EvalError> {
     Ok(text.into())
 }
 
-/// As `float8out` does with extra_float_digits 1: the fewest digits that read back as the same double, an exponent of
-/// two digits or more below 1e-4 and from 1e15.
-fn encode_double(value: f64, out: &mut BytesMut) {
-    if value.is_nan() {
-        out.extend_from_slice(b"\"NaN\"");
-        return;
-    }
-    if value.is_infinite() {
-        out.extend_from_slice(if value > 0.0 {
-            b"\"Infinity\""
-        } else {
-            b"\"-Infinity\""
-        });
-        return;
-    }
-    let magnitude = value.abs();
-    // Writing into BytesMut never fails.
-    if magnitude == 0.0 || (1e-4..1e15).contains(&magnitude) {
-        let _ = write!(out, "{value}");
-        return;
-    }
-    let text = format!("{value:e}");
-    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let (sign, exponent) = exponent
-        .strip_prefix('-')
-        .map_or(('+', exponent), |exponent| ('-', exponent));
-    let _ = write!(out, "{digits}e{sign}{exponent:0>2}");
-}
-
 fn encode_timestamp(value: &CelTimestamp, out: &mut BytesMut) {
     let utc = value.inner().with_timezone(&Utc);
     let (year, month, day) = (utc.year(), utc.month(), utc.day());
@@ -176,34 +148,4 @@ fn encode_timestamp(value: &CelTimestamp, out: &mut BytesMut) {
         let _ = write!(out, ".{}", fraction.trim_end_matches('0'));
     }
     out.extend_from_slice(b"+00:00\"");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn doubles_print_as_float8_does() {
-        for (value, text) in [
-            (0.5, "0.5"),
-            (1.0, "1"),
-            (-0.0, "-0"),
-            (0.1 + 0.2, "0.30000000000000004"),
-            (1e14, "100000000000000"),
-            (1e15, "1e+15"),
-            (123_456_789_012_345.6, "123456789012345.6"),
-            (1_234_567_890_123_456.0, "1.234567890123456e+15"),
-            (1e300, "1e+300"),
-            (-2.5e-5, "-2.5e-05"),
-            (0.0001, "0.0001"),
-            (1e-7, "1e-07"),
-            (5e-324, "5e-324"),
-            (f64::NAN, "\"NaN\""),
-            (f64::NEG_INFINITY, "\"-Infinity\""),
-        ] {
-            let mut out = BytesMut::new();
-            encode_double(value, &mut out);
-            assert_eq!(out, text, "{value}");
-        }
-    }
 }
