@@ -99,18 +99,12 @@ impl Position {
     /// Reserves `count` ordinals; what comes before the first.
     fn take(&mut self, count: usize) -> u32 {
         let before = self.taken;
-        self.taken = self
-            .taken
-            .saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        self.taken = self.taken.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
         before
     }
 
     const fn id(&self, epoch: Epoch, ordinal: u32) -> EventId {
-        EventId {
-            epoch,
-            commit_lsn: self.commit_lsn,
-            ordinal,
-        }
+        EventId { epoch, commit_lsn: self.commit_lsn, ordinal }
     }
 }
 
@@ -240,12 +234,7 @@ impl Mapper {
         {
             return Arc::clone(bound);
         }
-        let bound = Arc::new(Bound::new(
-            relation,
-            &self.compiled,
-            &self.types,
-            &mut self.trouble.problems,
-        ));
+        let bound = Arc::new(Bound::new(relation, &self.compiled, &self.types, &mut self.trouble.problems));
         self.encoders.rebind(relation, &self.compiled, &self.types);
         self.bounds.insert(relation.id, Arc::clone(&bound));
         bound
@@ -254,9 +243,7 @@ impl Mapper {
     fn map_row(&mut self, change: &RowChange, mirror: &Mirror, sink: &mut dyn FnMut(Event<'_>)) {
         let bound = self.bind(&change.relation);
         let compiled = Arc::clone(&self.compiled);
-        let Some((table, rules)) = bound
-            .table
-            .and_then(|table| Some((table, compiled.tables.get(table)?)))
+        let Some((table, rules)) = bound.table.and_then(|table| Some((table, compiled.tables.get(table)?)))
         else {
             return;
         };
@@ -269,15 +256,7 @@ impl Mapper {
         let row = cells.row(change);
         match route(rules, &bound, row, &mut self.trouble) {
             Some(halves) => {
-                let Self {
-                    related,
-                    frame,
-                    tags,
-                    trouble,
-                    encoders,
-                    transaction,
-                    ..
-                } = self;
+                let Self { related, frame, tags, trouble, encoders, transaction, .. } = self;
                 let view = |(row, organization)| View::new(rules, &bound, row, organization, mirror, related);
                 let halves = [halves.old.map(view), halves.new.map(view)];
                 let mut run = Run {
@@ -301,13 +280,7 @@ impl Mapper {
                 }
             }
             None if rules.fires_on(change.operation) => {
-                self.sync(
-                    base + 1,
-                    SyncReason::Unroutable,
-                    OrganizationId::EVERY,
-                    &rules.channels,
-                    sink,
-                );
+                self.sync(base + 1, SyncReason::Unroutable, OrganizationId::EVERY, &rules.channels, sink);
             }
             None => {}
         }
@@ -319,13 +292,7 @@ impl Mapper {
         let compiled = Arc::clone(&self.compiled);
         if let Some(rules) = bound.table.and_then(|table| compiled.tables.get(table)) {
             let ordinal = self.transaction.take(1) + 1;
-            self.sync(
-                ordinal,
-                SyncReason::Truncated,
-                OrganizationId::EVERY,
-                &rules.channels,
-                sink,
-            );
+            self.sync(ordinal, SyncReason::Truncated, OrganizationId::EVERY, &rules.channels, sink);
         }
     }
 
@@ -338,14 +305,8 @@ impl Mapper {
         let id = self.transaction.id(self.epoch, ordinal);
         let envelope = Envelope::new(&emitted.event_type, &emitted.channel);
         let millis = self.transaction.commit_millis;
-        let oversize = self.frame.write_json(
-            id,
-            &envelope,
-            millis,
-            &emitted.organization,
-            emitted.data,
-            self.max_event,
-        );
+        let oversize =
+            self.frame.write_json(id, &envelope, millis, &emitted.organization, emitted.data, self.max_event);
         self.trouble.counters.events += 1;
         self.trouble.counters.oversize += u64::from(oversize);
         sink(Event {

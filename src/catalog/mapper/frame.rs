@@ -63,8 +63,7 @@ impl Frame {
         self.out.extend_from_slice(self.prefix.as_bytes());
         self.out.extend_from_slice(ordinal);
         self.out.extend_from_slice(&envelope.event_type);
-        self.out
-            .extend_from_slice(itoa::Buffer::new().format(commit_millis).as_bytes());
+        self.out.extend_from_slice(itoa::Buffer::new().format(commit_millis).as_bytes());
         self.out.extend_from_slice(b",\"organizationId\":");
         encode_string(organization.as_bytes(), &mut self.out);
         self.out.extend_from_slice(&envelope.channel);
@@ -84,8 +83,7 @@ impl Frame {
         if oversize {
             self.out.truncate(data);
             self.out.extend_from_slice(b"null,\"oversize\":");
-            self.out
-                .extend_from_slice(itoa::Buffer::new().format(bytes).as_bytes());
+            self.out.extend_from_slice(itoa::Buffer::new().format(bytes).as_bytes());
             self.out.extend_from_slice(b"}");
         }
         self.out.extend_from_slice(b"\n\n");
@@ -108,10 +106,7 @@ impl Frame {
     ) -> bool {
         let (json, start) = self.open(id, envelope, commit_millis, organization);
         // In JSON a line break is white space between tokens; in a frame it would end the line.
-        self.out.extend(
-            data.bytes()
-                .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }),
-        );
+        self.out.extend(data.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
         self.close(json, start, max_event)
     }
 
@@ -154,10 +149,7 @@ impl Frame {
         let view = source.view;
         match &field.form {
             Form::Column(slot) => {
-                let encoder = view
-                    .bound
-                    .position(*slot)
-                    .and_then(|position| view.bound.column(position));
+                let encoder = view.bound.position(*slot).and_then(|position| view.bound.column(position));
                 let known = view.current(*slot);
                 self.write_known(
                     known,
@@ -268,9 +260,7 @@ impl Frame {
                 return self.write_null(field.omit_null);
             }
             Outcome::Error(error) => {
-                source
-                    .trouble
-                    .expression(source.view, source.rule, computed, &error);
+                source.trouble.expression(source.view, source.rule, computed, &error);
                 return self.write_null(field.omit_null);
             }
         }

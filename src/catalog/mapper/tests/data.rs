@@ -51,10 +51,7 @@ fn null_is_left_out_only_where_that_is_asked_for() {
     let change = bench.insert("bays", "b1|o1|10|4|∅|∅|∅|∅");
     assert_eq!(bench.data(change), r#"{"id":"b1","note":null}"#);
     let change = bench.insert("bays", "b1|o1|10|4|x|∅|∅|∅");
-    assert_eq!(
-        bench.data(change),
-        r#"{"first":"x","id":"b1","note":"x","gone":"x"}"#
-    );
+    assert_eq!(bench.data(change), r#"{"first":"x","id":"b1","note":"x","gone":"x"}"#);
 }
 
 #[test]
@@ -122,10 +119,7 @@ fn an_unchanged_toast_value_comes_from_the_old_row() {
     let mut bench =
         bench("note = \"note\"\nchanged = { changed = true }\nloud = { expr = \"new.note + '!'\" }");
     let change = bench.update("bays", "b1|o1|10|4|long|∅|∅|∅", "b1|o1|10|4|~|∅|∅|t");
-    assert_eq!(
-        bench.data(change),
-        r#"{"note":"long","changed":["onSale"],"loud":"long!"}"#
-    );
+    assert_eq!(bench.data(change), r#"{"note":"long","changed":["onSale"],"loud":"long!"}"#);
 }
 
 #[test]
@@ -155,10 +149,7 @@ fn an_event_above_the_limit_goes_without_its_data() {
     let json = bench.json(change);
     let head = fits.split_once("\"data\":").expect("data").0;
     assert_eq!(json, format!("{head}\"data\":null,\"oversize\":201}}"));
-    assert_eq!(
-        (bench.mapper.counters().events, bench.mapper.counters().oversize),
-        (2, 1)
-    );
+    assert_eq!((bench.mapper.counters().events, bench.mapper.counters().oversize), (2, 1));
 }
 
 #[test]

@@ -48,12 +48,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = (Step, usize, usize)> {
-    let kind = prop_oneof![
-        Just(Step::Insert),
-        Just(Step::Update),
-        Just(Step::Delete),
-        Just(Step::Site)
-    ];
+    let kind = prop_oneof![Just(Step::Insert), Just(Step::Update), Just(Step::Delete), Just(Step::Site)];
     (kind, 0..ORGANIZATIONS.len(), 0..ORGANIZATIONS.len())
 }
 
