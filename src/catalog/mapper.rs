@@ -49,6 +49,9 @@ use view::View;
 
 pub use problem::{Problem, ProblemKind};
 
+/// How often a type that is not known is asked for.
+const TYPE_ATTEMPTS: u8 = 3;
+
 /// How often what happened, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -72,6 +75,8 @@ pub struct Counters {
 pub struct Mapper {
     compiled: Arc<Compiled>,
     types: Arc<Types>,
+    /// Types that were asked for: how often, and in which transaction last.
+    asked_types: HashMap<u32, (u8, Lsn)>,
     epoch: Epoch,
     max_event: u64,
     verifier: Verifier,
@@ -123,6 +128,7 @@ impl Mapper {
             verifier: Verifier::new(emit_secret.as_ref()),
             compiled,
             types,
+            asked_types: HashMap::new(),
             epoch,
             max_event,
             bounds: HashMap::new(),
@@ -153,18 +159,33 @@ impl Mapper {
     /// For types made since; between transactions or within one.
     pub fn set_types(&mut self, types: Arc<Types>) {
         self.encoders = JoinEncoders::new(&self.compiled, &types);
+        for bound in self.bounds.values() {
+            self.encoders.rebind(&bound.relation, &self.compiled, &types);
+        }
         self.types = types;
         self.bounds.clear();
     }
 
-    /// Whether values of the relation would be encoded as text for want of knowing their type. Only what the catalog
-    /// uses counts. Cheap for a relation that was asked about before.
+    /// Whether the types should be read again before a change of the relation is mapped: one of a column is not known,
+    /// and values of the relation can get into events. Asks a few times, in different transactions (what is decoded
+    /// may not be visible to a query yet); after that the type is gone for good, and its values go out as text.
     #[must_use]
-    pub fn unknown_types(&self, relation: &Relation) -> bool {
+    pub fn unknown_types(&mut self, relation: &Relation) -> bool {
         match self.bounds.get(&relation.id) {
-            Some(bound) if std::ptr::eq(&*bound.relation, relation) => bound.unknown_types,
-            _ => self.compiled.uses(relation) && bound::has_unknown_types(relation, &self.types),
+            Some(bound) if std::ptr::eq(&*bound.relation, relation) && !bound.unknown_types => return false,
+            Some(_) => {}
+            None if !self.compiled.uses(relation) => return false,
+            None => {}
         }
+        let mut ask = false;
+        for column in relation.columns.iter().filter(|column| !self.types.knows(column.type_oid)) {
+            let (times, at) = self.asked_types.entry(column.type_oid).or_default();
+            if *times < TYPE_ATTEMPTS && (*times == 0 || *at != self.transaction.commit_lsn) {
+                (*times, *at) = (*times + 1, self.transaction.commit_lsn);
+                ask = true;
+            }
+        }
+        ask && self.compiled.uses(relation)
     }
 
     /// Opens a transaction, and collects its related rows.

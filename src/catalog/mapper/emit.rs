@@ -22,7 +22,7 @@ use crate::config::Secret;
 /// Why an emitted event was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("the worker has no secret to verify it with; run walcast setup")]
+    #[error("the worker has no secret to verify it with; grant its role select on walcast.secret")]
     NoSecret,
     #[error("it is not signed by walcast.emit")]
     Unsigned,

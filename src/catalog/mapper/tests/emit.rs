@@ -131,7 +131,7 @@ fn without_a_secret_nothing_is_trusted() {
     let problem = bench.mapper.problems().next().expect("a problem");
     assert_eq!(
         problem.text,
-        "an emitted event was dropped: the worker has no secret to verify it with; run walcast setup"
+        "an emitted event was dropped: the worker has no secret to verify it with; grant its role select on walcast.secret"
     );
 }
 
