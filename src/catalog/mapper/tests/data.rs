@@ -1,3 +1,5 @@
+//! What stands in `data`, and what when the log does not have it.
+
 use super::*;
 
 const SCHEMA: &str = "

@@ -1,3 +1,5 @@
+//! Emitted events: what is trusted, what is refused, what the catalog adds.
+
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 

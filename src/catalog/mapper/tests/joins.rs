@@ -1,3 +1,5 @@
+//! Lookups and related rows.
+
 use super::*;
 
 const SCHEMA: &str = "

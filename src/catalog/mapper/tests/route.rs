@@ -1,3 +1,5 @@
+//! Whose an event is, whether there is one, and which id it has.
+
 use super::*;
 
 const SCHEMA: &str = "
