@@ -28,7 +28,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::postgres::schema::{Column, Schema, TableName, Types};
+use crate::postgres::schema::{Column, Schema, TableName};
 
 pub use compile::{Compiled, Identity, IdentityNeed};
 pub use error::{CatalogError, CatalogErrors, MissingColumn, Place};
@@ -39,21 +39,12 @@ pub use value::{Encoder, encode_string};
 
 /// The reference domain's files.
 const REFERENCE: [(&str, &str); 6] = [
-    (
-        "activities.toml",
-        include_str!("../catalog/reference/activities.toml"),
-    ),
+    ("activities.toml", include_str!("../catalog/reference/activities.toml")),
     ("devices.toml", include_str!("../catalog/reference/devices.toml")),
     ("issues.toml", include_str!("../catalog/reference/issues.toml")),
-    (
-        "organizations.toml",
-        include_str!("../catalog/reference/organizations.toml"),
-    ),
+    ("organizations.toml", include_str!("../catalog/reference/organizations.toml")),
     ("parking.toml", include_str!("../catalog/reference/parking.toml")),
-    (
-        "properties.toml",
-        include_str!("../catalog/reference/properties.toml"),
-    ),
+    ("properties.toml", include_str!("../catalog/reference/properties.toml")),
 ];
 
 /// The rules as they were written: well-formed, not yet compared with a database.
@@ -76,17 +67,12 @@ impl Catalog {
     /// # Errors
     /// As [`Catalog::load`].
     pub fn from_files(files: &[(Arc<str>, String)]) -> Result<Self, CatalogErrors> {
-        Ok(Self {
-            tables: load::read_tables(files)?,
-        })
+        Ok(Self { tables: load::read_tables(files)? })
     }
 
     /// The catalog of the reference domain.
     #[must_use]
-    #[expect(
-        clippy::expect_used,
-        reason = "the files are part of the binary, and a test loads them"
-    )]
+    #[expect(clippy::expect_used, reason = "the files are part of the binary, and a test loads them")]
     pub fn reference() -> Self {
         let files: Vec<_> = REFERENCE
             .iter()
@@ -154,7 +140,7 @@ impl Catalog {
                 if table.column(&column.column).is_none() {
                     table.columns.push(Column {
                         name: column.column.clone(),
-                        type_oid: Types::TEXT,
+                        type_oid: compile::GONE,
                         type_modifier: -1,
                         not_null: false,
                         generated: false,

@@ -25,6 +25,10 @@ use super::spelling::suggestion;
 pub use identity::{Identity, IdentityNeed};
 pub(super) use table::{FIRST_JOIN, key};
 
+/// The type of a column that is not there, where that is let pass: it fits whatever is asked of it, and it is null.
+/// PostgreSQL's `InvalidOid`.
+pub(super) const GONE: u32 = 0;
+
 /// A catalog that fits a database.
 #[derive(Debug)]
 pub struct Compiled {
@@ -93,9 +97,7 @@ impl Compiled {
 
     /// Whether values of the relation can get into events.
     pub(super) fn uses(&self, relation: &Relation) -> bool {
-        self.published
-            .iter()
-            .any(|name| name.name == relation.name && name.schema == relation.namespace)
+        self.published.iter().any(|name| name.name == relation.name && name.schema == relation.namespace)
     }
 
     /// The table that a join's rows are of.
@@ -103,6 +105,7 @@ impl Compiled {
         match &join.source {
             JoinSource::Mirror { table, .. } => Some(table),
             JoinSource::Transaction { target } => self.targets.get(*target).map(|target| &target.table),
+            JoinSource::Gone => None,
         }
     }
 
@@ -123,12 +126,7 @@ pub(super) fn compile(
         schema,
         ownerships: declared
             .iter()
-            .map(|table| {
-                (
-                    &table.name,
-                    table.organization.as_ref().map(|located| &located.value),
-                )
-            })
+            .map(|table| (&table.name, table.organization.as_ref().map(|located| &located.value)))
             .collect(),
         findings: Findings::default(),
         targets: Vec::new(),
@@ -154,17 +152,11 @@ pub(super) fn compile(
         needs.entry(name.clone()).or_default().mirrored = true;
     }
     let published: Vec<TableName> = needs.keys().cloned().collect();
-    let identity_needs = needs
-        .into_iter()
-        .filter_map(|(name, need)| Some(need.decide(schema.tables.get(&name)?)))
-        .collect();
+    let identity_needs =
+        needs.into_iter().filter_map(|(name, need)| Some(need.decide(schema.tables.get(&name)?))).collect();
     let rules = || tables.iter().flat_map(|table| &table.rules);
     let compiled = Compiled {
-        by_name: tables
-            .iter()
-            .enumerate()
-            .map(|(index, table)| (table.name.clone(), index))
-            .collect(),
+        by_name: tables.iter().enumerate().map(|(index, table)| (table.name.clone(), index)).collect(),
         inherited: inherited(&tables),
         channels: rules().map(|rule| rule.channel.to_string()).collect(),
         event_types: rules().map(|rule| rule.event_type.to_string()).collect(),
@@ -172,11 +164,7 @@ pub(super) fn compile(
         mirror_specs: compiler
             .mirrors
             .into_iter()
-            .map(|(table, draft)| MirrorSpec {
-                table,
-                columns: draft.columns,
-                indexes: draft.indexes,
-            })
+            .map(|(table, draft)| MirrorSpec { table, columns: draft.columns, indexes: draft.indexes })
             .collect(),
         targets: compiler.targets,
         tag_names: compiler.tag_names,
@@ -192,11 +180,7 @@ fn inherited(tables: &[TableRules]) -> HashMap<Arc<str>, Inherited> {
     for rule in tables.iter().flat_map(|table| &table.rules) {
         let one = Inherited::One {
             channel: Arc::clone(&rule.channel),
-            roles: rule
-                .only
-                .as_ref()
-                .map(|only| only.roles.roles.clone())
-                .unwrap_or_default(),
+            roles: rule.only.as_ref().map(|only| only.roles.roles.clone()).unwrap_or_default(),
             needs_user: rule.only.as_ref().is_some_and(|only| only.user.is_some()),
         };
         types
@@ -236,8 +220,7 @@ impl<'a> Compiler<'a> {
             let mut known: Vec<String> = self.schema.tables.keys().map(ToString::to_string).collect();
             known.sort();
             let hint = suggestion(&name.to_string(), known.iter().map(String::as_str));
-            self.findings
-                .add(place, format!("there is no table {name} in the database; {hint}"));
+            self.findings.add(place, format!("there is no table {name} in the database; {hint}"));
             return None;
         };
         if let Some(root) = &table.root {
@@ -288,11 +271,7 @@ impl<'a> Compiler<'a> {
 
 /// The columns that the stream carries.
 fn streamed(table: &Table) -> impl Iterator<Item = &str> {
-    table
-        .columns
-        .iter()
-        .filter(|column| !column.generated)
-        .map(|column| column.name.as_str())
+    table.columns.iter().filter(|column| !column.generated).map(|column| column.name.as_str())
 }
 
 /// Where `name` is in `names`; added at the end when it is not.

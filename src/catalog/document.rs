@@ -53,10 +53,7 @@ pub(super) fn parse(file: &Arc<str>, text: &str, findings: &mut Findings) -> Vec
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let place = lines.place(error.span().map_or(0, |span| span.start));
-        findings.add(
-            &place,
-            format!("this is not TOML: {}", error.message().replace('\n', "; ")),
-        );
+        findings.add(&place, format!("this is not TOML: {}", error.message().replace('\n', "; ")));
     }
     lines.entries(table.get_ref(), findings)
 }
@@ -70,20 +67,12 @@ struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     fn new(file: &'a Arc<str>, text: &str) -> Self {
-        Self {
-            file,
-            starts: memchr::memchr_iter(b'\n', text.as_bytes())
-                .map(|at| at + 1)
-                .collect(),
-        }
+        Self { file, starts: memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1).collect() }
     }
 
     fn place(&self, offset: usize) -> Place {
         let line = self.starts.partition_point(|start| *start <= offset) + 1;
-        Place {
-            file: Arc::clone(self.file),
-            line: u32::try_from(line).unwrap_or(u32::MAX),
-        }
+        Place { file: Arc::clone(self.file), line: u32::try_from(line).unwrap_or(u32::MAX) }
     }
 
     fn entries(&self, table: &DeTable<'_>, findings: &mut Findings) -> Vec<Entry> {
@@ -112,10 +101,7 @@ impl<'a> Lines<'a> {
             DeValue::Integer(digits) => match i64::from_str_radix(digits.as_str(), digits.radix()) {
                 Ok(number) => Value::Integer(number),
                 Err(_) => {
-                    findings.add(
-                        place,
-                        format!("{digits} does not fit 64 bits; write a smaller number"),
-                    );
+                    findings.add(place, format!("{digits} does not fit 64 bits; write a smaller number"));
                     return None;
                 }
             },
@@ -148,10 +134,7 @@ mod tests {
     fn read(text: &str) -> (Vec<Entry>, Result<(), String>) {
         let mut findings = Findings::default();
         let entries = parse(&"a.toml".into(), text, &mut findings);
-        (
-            entries,
-            findings.unless_any(()).map_err(|errors| errors.to_string()),
-        )
+        (entries, findings.unless_any(()).map_err(|errors| errors.to_string()))
     }
 
     #[test]
@@ -159,25 +142,12 @@ mod tests {
         let (entries, errors) =
             read("zeta = 1\nalpha = \"x\"\n\n[mid]\nb = [\n  true,\n  1.5,\n]\na.c = 1979-05-27\n");
         assert_eq!(errors, Ok(()));
-        let seen: Vec<_> = entries
-            .iter()
-            .map(|entry| (entry.key.as_str(), entry.place.line))
-            .collect();
+        let seen: Vec<_> = entries.iter().map(|entry| (entry.key.as_str(), entry.place.line)).collect();
         assert_eq!(seen, [("zeta", 1), ("alpha", 2), ("mid", 4)]);
-        let Value::Table(inner) = &entries[2].node.value else {
-            panic!("not a table")
-        };
-        assert_eq!(
-            inner.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(),
-            ["b", "a"]
-        );
-        let Value::Array(items) = &inner[0].node.value else {
-            panic!("not an array")
-        };
-        assert_eq!(
-            items.iter().map(|item| item.place.line).collect::<Vec<_>>(),
-            [6, 7]
-        );
+        let Value::Table(inner) = &entries[2].node.value else { panic!("not a table") };
+        assert_eq!(inner.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+        let Value::Array(items) = &inner[0].node.value else { panic!("not an array") };
+        assert_eq!(items.iter().map(|item| item.place.line).collect::<Vec<_>>(), [6, 7]);
     }
 
     #[test]

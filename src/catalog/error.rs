@@ -89,8 +89,7 @@ impl Findings {
         if self.0.is_empty() {
             return Ok(found);
         }
-        self.0
-            .sort_by(|a, b| (&a.place.file, a.place.line).cmp(&(&b.place.file, b.place.line)));
+        self.0.sort_by(|a, b| (&a.place.file, a.place.line).cmp(&(&b.place.file, b.place.line)));
         Err(CatalogErrors(self.0))
     }
 }

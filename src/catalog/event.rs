@@ -79,11 +79,7 @@ impl EventId {
     /// The position at which every commit below `lsn` is done.
     #[must_use]
     pub const fn position(epoch: Epoch, lsn: Lsn) -> Self {
-        Self {
-            epoch,
-            commit_lsn: lsn,
-            ordinal: 0,
-        }
+        Self { epoch, commit_lsn: lsn, ordinal: 0 }
     }
 
     /// What orders the ids of one epoch.
@@ -143,18 +139,10 @@ pub struct Event<'a> {
 #[derive(Debug)]
 pub enum Kind<'a> {
     /// A domain event. `frame` is the whole SSE block, `id: …\ndata: {…}\n\n`.
-    Data {
-        event_type: &'a Arc<str>,
-        channel: &'a Arc<str>,
-        tags: &'a Tags,
-        frame: &'a [u8],
-    },
+    Data { event_type: &'a Arc<str>, channel: &'a Arc<str>, tags: &'a Tags, frame: &'a [u8] },
     /// `data.sync`, for streams that listen to any of `channels` (empty: all). It carries no frame: its `delayMs` is
     /// jittered per stream, so the stream writes it.
-    Sync {
-        reason: SyncReason,
-        channels: &'a Arc<[Arc<str>]>,
-    },
+    Sync { reason: SyncReason, channels: &'a Arc<[Arc<str>]> },
 }
 
 /// Why it can't be proven that nothing was missed.
@@ -260,20 +248,11 @@ mod tests {
 
     #[test]
     fn an_id_has_one_spelling() {
-        let id = EventId {
-            epoch: Epoch::new(0xabc),
-            commit_lsn: Lsn::new(0x16_B374_D848),
-            ordinal: 3,
-        };
+        let id = EventId { epoch: Epoch::new(0xabc), commit_lsn: Lsn::new(0x16_B374_D848), ordinal: 3 };
         assert_eq!(id.to_string(), "0000000000000abc.97500059720.3");
         assert_eq!(id.to_string().parse(), Ok(id));
-        for other in [
-            "",
-            "abc.1.1",
-            "0000000000000ABC.1.1",
-            "0000000000000abc.01.1",
-            "0000000000000abc.1.+1",
-        ] {
+        for other in ["", "abc.1.1", "0000000000000ABC.1.1", "0000000000000abc.01.1", "0000000000000abc.1.+1"]
+        {
             assert_eq!(other.parse::<EventId>(), Err(InvalidEventId), "{other:?}");
         }
     }

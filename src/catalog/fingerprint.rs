@@ -23,10 +23,7 @@ pub(super) fn fingerprint(tables: &[TableDeclaration], published: &[TableName]) 
     published.sort();
     hash.list(&published, |hash, name| name.feed(hash));
     let digest = hash.0.finalize();
-    digest
-        .iter()
-        .take(8)
-        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 struct Hash(Sha256);
@@ -70,13 +67,7 @@ impl Feed for TableName {
 
 impl Feed for TableDeclaration {
     fn feed(&self, hash: &mut Hash) {
-        let Self {
-            name,
-            place: _,
-            organization,
-            joins,
-            events,
-        } = self;
+        let Self { name, place: _, organization, joins, events } = self;
         name.feed(hash);
         hash.option(organization.as_ref(), |hash, ownership| match &ownership.value {
             Ownership::Every => hash.number(0),
@@ -89,14 +80,7 @@ impl Feed for TableDeclaration {
 
 impl Feed for JoinDeclaration {
     fn feed(&self, hash: &mut Hash) {
-        let Self {
-            name,
-            place: _,
-            kind,
-            table,
-            key,
-            of,
-        } = self;
+        let Self { name, place: _, kind, table, key, of } = self;
         hash.text(name);
         hash.number(match kind {
             JoinKind::Lookup => 0,
@@ -111,18 +95,7 @@ impl Feed for JoinDeclaration {
 
 impl Feed for EventDeclaration {
     fn feed(&self, hash: &mut Hash) {
-        let Self {
-            event_type,
-            place: _,
-            on,
-            channel,
-            tags,
-            changed,
-            became,
-            expression,
-            only,
-            data,
-        } = self;
+        let Self { event_type, place: _, on, channel, tags, changed, became, expression, only, data } = self;
         hash.text(event_type);
         for operation in [Operation::Insert, Operation::Update, Operation::Delete] {
             hash.number(u64::from(on.contains(&operation)));
@@ -160,12 +133,7 @@ impl Feed for EventDeclaration {
 
 impl Feed for FieldDeclaration {
     fn feed(&self, hash: &mut Hash) {
-        let Self {
-            name,
-            place: _,
-            omit_null,
-            form,
-        } = self;
+        let Self { name, place: _, omit_null, form } = self;
         hash.text(name);
         hash.number(u64::from(*omit_null));
         match form {

@@ -55,10 +55,7 @@ pub(super) fn table(line: &str) -> Table {
         kind: TableKind::Ordinary,
         logged: true,
         columns,
-        identity_indexes: vec![IdentityIndex {
-            name: "primary".to_owned(),
-            columns: primary_key.clone(),
-        }],
+        identity_indexes: vec![IdentityIndex { name: "primary".to_owned(), columns: primary_key.clone() }],
         primary_key,
         replica_identity: schema::ReplicaIdentity::Default,
         root: None,
@@ -67,15 +64,8 @@ pub(super) fn table(line: &str) -> Table {
 
 /// One table a line.
 pub(super) fn schema(lines: &str) -> Schema {
-    let tables = lines
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(table);
-    Schema {
-        tables: tables.map(|table| (table.name.clone(), table)).collect(),
-        types: Types::builtin(),
-    }
+    let tables = lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(table);
+    Schema { tables: tables.map(|table| (table.name.clone(), table)).collect(), types: Types::builtin() }
 }
 
 pub(super) fn catalog(text: &str) -> Result<Catalog, CatalogErrors> {
@@ -84,9 +74,7 @@ pub(super) fn catalog(text: &str) -> Result<Catalog, CatalogErrors> {
 
 pub(super) fn compile(text: &str, lines: &str) -> Result<Compiled, String> {
     let catalog = catalog(text).map_err(|errors| errors.to_string())?;
-    catalog
-        .compile(&schema(lines))
-        .map_err(|errors| errors.to_string())
+    catalog.compile(&schema(lines)).map_err(|errors| errors.to_string())
 }
 
 /// Relations as the stream describes the tables of a schema.
@@ -137,12 +125,7 @@ fn change(
     old: Option<OldTuple>,
     new: Option<&str>,
 ) -> Change {
-    Change::Row(RowChange {
-        relation: Arc::clone(relation),
-        operation,
-        old,
-        new: new.map(tuple),
-    })
+    Change::Row(RowChange { relation: Arc::clone(relation), operation, old, new: new.map(tuple) })
 }
 
 pub(super) fn insert(relation: &Arc<Relation>, new: &str) -> Change {
@@ -151,31 +134,16 @@ pub(super) fn insert(relation: &Arc<Relation>, new: &str) -> Change {
 
 /// With the whole old row.
 pub(super) fn update(relation: &Arc<Relation>, old: &str, new: &str) -> Change {
-    change(
-        relation,
-        Operation::Update,
-        Some(OldTuple::Full(tuple(old))),
-        Some(new),
-    )
+    change(relation, Operation::Update, Some(OldTuple::Full(tuple(old))), Some(new))
 }
 
 /// With what the primary key logs: nothing, or the old key.
 pub(super) fn update_by_key(relation: &Arc<Relation>, old: Option<&str>, new: &str) -> Change {
-    change(
-        relation,
-        Operation::Update,
-        old.map(|old| OldTuple::Key(tuple(old))),
-        Some(new),
-    )
+    change(relation, Operation::Update, old.map(|old| OldTuple::Key(tuple(old))), Some(new))
 }
 
 pub(super) fn delete(relation: &Arc<Relation>, old: &str) -> Change {
-    change(
-        relation,
-        Operation::Delete,
-        Some(OldTuple::Full(tuple(old))),
-        None,
-    )
+    change(relation, Operation::Delete, Some(OldTuple::Full(tuple(old))), None)
 }
 
 pub(super) fn delete_by_key(relation: &Arc<Relation>, old: &str) -> Change {

@@ -27,10 +27,7 @@ const RESERVED_ROWS: [&str; 8] = ["new", "old", "changed", "op", "true", "false"
 pub(super) fn read_files(path: &Path) -> Result<Vec<(Arc<str>, String)>, CatalogErrors> {
     let mut findings = Findings::default();
     let mut fail = |path: &Path, error: &std::io::Error| {
-        let place = Place {
-            file: path.display().to_string().into(),
-            line: 0,
-        };
+        let place = Place { file: path.display().to_string().into(), line: 0 };
         findings.add(
             &place,
             format!("can't be read ({error}); catalog.path names a TOML file or a folder of them"),
@@ -54,10 +51,7 @@ pub(super) fn read_files(path: &Path) -> Result<Vec<(Arc<str>, String)>, Catalog
         }
     }
     if files.is_empty() {
-        let place = Place {
-            file: path.display().to_string().into(),
-            line: 0,
-        };
+        let place = Place { file: path.display().to_string().into(), line: 0 };
         findings.add(&place, "holds no catalog; put at least one .toml file there");
     }
     findings.unless_any(files)
@@ -108,14 +102,9 @@ fn read_table(reader: &mut Reader, name: TableName, entry: &Entry) -> Option<Tab
     for Entry { key, place, node } in entries {
         match key.as_str() {
             "organization" => {
-                table.organization = reader
-                    .text(node, "organization", "a column, or \"*\"")
-                    .map(|text| Located {
-                        value: if text == "*" {
-                            Ownership::Every
-                        } else {
-                            Ownership::Column(text)
-                        },
+                table.organization =
+                    reader.text(node, "organization", "a column, or \"*\"").map(|text| Located {
+                        value: if text == "*" { Ownership::Every } else { Ownership::Column(text) },
                         place: place.clone(),
                     });
             }
@@ -154,22 +143,13 @@ fn read_tags(reader: &mut Reader, node: &Node) -> Vec<TagDeclaration> {
     let mut tags = Vec::new();
     for Entry { key, place, node } in reader.table(node, "tags").unwrap_or_default() {
         if !is_name(key) {
-            reader.add(
-                place,
-                format!("tag {key:?} is no name; names match [A-Za-z0-9._:-]{{1,100}}"),
-            );
+            reader.add(place, format!("tag {key:?} is no name; names match [A-Za-z0-9._:-]{{1,100}}"));
         } else if STREAM_PARAMETERS.contains(&key.as_str()) {
-            reader.add(
-                place,
-                format!("tag {key:?} is a stream's own parameter; choose another name"),
-            );
+            reader.add(place, format!("tag {key:?} is a stream's own parameter; choose another name"));
         } else if let Some(column) = reader.text(node, &format!("tag {key:?}"), "a column") {
             tags.push(TagDeclaration {
                 name: key.clone(),
-                column: Located {
-                    value: column,
-                    place: place.clone(),
-                },
+                column: Located { value: column, place: place.clone() },
             });
         }
     }
@@ -178,44 +158,25 @@ fn read_tags(reader: &mut Reader, node: &Node) -> Vec<TagDeclaration> {
 
 fn read_joins(reader: &mut Reader, node: &Node, related: bool, joins: &mut Vec<JoinDeclaration>) {
     let form = if related { "related" } else { "lookup" };
-    for Entry {
-        key: name,
-        place,
-        node,
-    } in reader.table(node, form).unwrap_or_default()
-    {
+    for Entry { key: name, place, node } in reader.table(node, form).unwrap_or_default() {
         let what = format!("{form}.{name}");
         let mut letters = name.chars();
-        let identifier = letters
-            .next()
-            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        let identifier = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
             && letters.all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !identifier {
-            reader.add(
-                place,
-                format!("{what} can't be used in expressions; name it by letters, digits and _"),
-            );
+            reader
+                .add(place, format!("{what} can't be used in expressions; name it by letters, digits and _"));
         }
         if RESERVED_ROWS.contains(&name.as_str()) {
-            reader.add(
-                place,
-                format!("{what} has a name that expressions use already; choose another"),
-            );
+            reader.add(place, format!("{what} has a name that expressions use already; choose another"));
         }
         if joins.iter().any(|join| join.name == *name) {
-            reader.add(
-                place,
-                format!("{what} is a name used twice in this table; choose another"),
-            );
+            reader.add(place, format!("{what} is a name used twice in this table; choose another"));
         }
         let Some(entries) = reader.table(node, &what) else {
             continue;
         };
-        let keys: &[&str] = if related {
-            &["table", "key", "of", "take"]
-        } else {
-            &["table", "key", "of"]
-        };
+        let keys: &[&str] = if related { &["table", "key", "of", "take"] } else { &["table", "key", "of"] };
         reader.check_keys(entries, keys, &what);
         let table = reader.required_text(entries, place, "table", &what, "the other table");
         let key = reader.required_text(entries, place, "key", &what, "a column of the other table");
@@ -228,27 +189,14 @@ fn read_joins(reader: &mut Reader, node: &Node, related: bool, joins: &mut Vec<J
                 Value::String(text) if text == "last" => JoinKind::RelatedLast,
                 other => {
                     let found = reader::shown(other);
-                    reader.add(
-                        &take.place,
-                        format!("{what}.take is {found}; write \"first\" or \"last\""),
-                    );
+                    reader.add(&take.place, format!("{what}.take is {found}; write \"first\" or \"last\""));
                     continue;
                 }
             },
         };
         if let (Some(table), Some(key), Some(of)) = (table, key, of) {
-            let table = Located {
-                value: TableName::parse(&table.value),
-                place: table.place,
-            };
-            joins.push(JoinDeclaration {
-                name: name.clone(),
-                place: place.clone(),
-                kind,
-                table,
-                key,
-                of,
-            });
+            let table = Located { value: TableName::parse(&table.value), place: table.place };
+            joins.push(JoinDeclaration { name: name.clone(), place: place.clone(), kind, table, key, of });
         }
     }
 }

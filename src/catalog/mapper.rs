@@ -49,6 +49,9 @@ use view::View;
 
 pub use problem::{Problem, ProblemKind};
 
+/// How often a type that is not known is asked for.
+const TYPE_ATTEMPTS: u8 = 3;
+
 /// How often what happened, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -72,6 +75,8 @@ pub struct Counters {
 pub struct Mapper {
     compiled: Arc<Compiled>,
     types: Arc<Types>,
+    /// Types that were asked for: how often, and in which transaction last.
+    asked_types: HashMap<u32, (u8, Lsn)>,
     epoch: Epoch,
     max_event: u64,
     verifier: Verifier,
@@ -99,18 +104,12 @@ impl Position {
     /// Reserves `count` ordinals; what comes before the first.
     fn take(&mut self, count: usize) -> u32 {
         let before = self.taken;
-        self.taken = self
-            .taken
-            .saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        self.taken = self.taken.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
         before
     }
 
     const fn id(&self, epoch: Epoch, ordinal: u32) -> EventId {
-        EventId {
-            epoch,
-            commit_lsn: self.commit_lsn,
-            ordinal,
-        }
+        EventId { epoch, commit_lsn: self.commit_lsn, ordinal }
     }
 }
 
@@ -129,6 +128,7 @@ impl Mapper {
             verifier: Verifier::new(emit_secret.as_ref()),
             compiled,
             types,
+            asked_types: HashMap::new(),
             epoch,
             max_event,
             bounds: HashMap::new(),
@@ -159,18 +159,33 @@ impl Mapper {
     /// For types made since; between transactions or within one.
     pub fn set_types(&mut self, types: Arc<Types>) {
         self.encoders = JoinEncoders::new(&self.compiled, &types);
+        for bound in self.bounds.values() {
+            self.encoders.rebind(&bound.relation, &self.compiled, &types);
+        }
         self.types = types;
         self.bounds.clear();
     }
 
-    /// Whether values of the relation would be encoded as text for want of knowing their type. Only what the catalog
-    /// uses counts. Cheap for a relation that was asked about before.
+    /// Whether the types should be read again before a change of the relation is mapped: one of a column is not known,
+    /// and values of the relation can get into events. Asks a few times, in different transactions (what is decoded
+    /// may not be visible to a query yet); after that the type is gone for good, and its values go out as text.
     #[must_use]
-    pub fn unknown_types(&self, relation: &Relation) -> bool {
+    pub fn unknown_types(&mut self, relation: &Relation) -> bool {
         match self.bounds.get(&relation.id) {
-            Some(bound) if std::ptr::eq(&*bound.relation, relation) => bound.unknown_types,
-            _ => self.compiled.uses(relation) && bound::has_unknown_types(relation, &self.types),
+            Some(bound) if std::ptr::eq(&*bound.relation, relation) && !bound.unknown_types => return false,
+            Some(_) => {}
+            None if !self.compiled.uses(relation) => return false,
+            None => {}
         }
+        let mut ask = false;
+        for column in relation.columns.iter().filter(|column| !self.types.knows(column.type_oid)) {
+            let (times, at) = self.asked_types.entry(column.type_oid).or_default();
+            if *times < TYPE_ATTEMPTS && (*times == 0 || *at != self.transaction.commit_lsn) {
+                (*times, *at) = (*times + 1, self.transaction.commit_lsn);
+                ask = true;
+            }
+        }
+        ask && self.compiled.uses(relation)
     }
 
     /// Opens a transaction, and collects its related rows.
@@ -240,12 +255,7 @@ impl Mapper {
         {
             return Arc::clone(bound);
         }
-        let bound = Arc::new(Bound::new(
-            relation,
-            &self.compiled,
-            &self.types,
-            &mut self.trouble.problems,
-        ));
+        let bound = Arc::new(Bound::new(relation, &self.compiled, &self.types, &mut self.trouble.problems));
         self.encoders.rebind(relation, &self.compiled, &self.types);
         self.bounds.insert(relation.id, Arc::clone(&bound));
         bound
@@ -254,9 +264,7 @@ impl Mapper {
     fn map_row(&mut self, change: &RowChange, mirror: &Mirror, sink: &mut dyn FnMut(Event<'_>)) {
         let bound = self.bind(&change.relation);
         let compiled = Arc::clone(&self.compiled);
-        let Some((table, rules)) = bound
-            .table
-            .and_then(|table| Some((table, compiled.tables.get(table)?)))
+        let Some((table, rules)) = bound.table.and_then(|table| Some((table, compiled.tables.get(table)?)))
         else {
             return;
         };
@@ -269,15 +277,7 @@ impl Mapper {
         let row = cells.row(change);
         match route(rules, &bound, row, &mut self.trouble) {
             Some(halves) => {
-                let Self {
-                    related,
-                    frame,
-                    tags,
-                    trouble,
-                    encoders,
-                    transaction,
-                    ..
-                } = self;
+                let Self { related, frame, tags, trouble, encoders, transaction, .. } = self;
                 let view = |(row, organization)| View::new(rules, &bound, row, organization, mirror, related);
                 let halves = [halves.old.map(view), halves.new.map(view)];
                 let mut run = Run {
@@ -301,13 +301,7 @@ impl Mapper {
                 }
             }
             None if rules.fires_on(change.operation) => {
-                self.sync(
-                    base + 1,
-                    SyncReason::Unroutable,
-                    OrganizationId::EVERY,
-                    &rules.channels,
-                    sink,
-                );
+                self.sync(base + 1, SyncReason::Unroutable, OrganizationId::EVERY, &rules.channels, sink);
             }
             None => {}
         }
@@ -319,13 +313,7 @@ impl Mapper {
         let compiled = Arc::clone(&self.compiled);
         if let Some(rules) = bound.table.and_then(|table| compiled.tables.get(table)) {
             let ordinal = self.transaction.take(1) + 1;
-            self.sync(
-                ordinal,
-                SyncReason::Truncated,
-                OrganizationId::EVERY,
-                &rules.channels,
-                sink,
-            );
+            self.sync(ordinal, SyncReason::Truncated, OrganizationId::EVERY, &rules.channels, sink);
         }
     }
 
@@ -338,14 +326,8 @@ impl Mapper {
         let id = self.transaction.id(self.epoch, ordinal);
         let envelope = Envelope::new(&emitted.event_type, &emitted.channel);
         let millis = self.transaction.commit_millis;
-        let oversize = self.frame.write_json(
-            id,
-            &envelope,
-            millis,
-            &emitted.organization,
-            emitted.data,
-            self.max_event,
-        );
+        let oversize =
+            self.frame.write_json(id, &envelope, millis, &emitted.organization, emitted.data, self.max_event);
         self.trouble.counters.events += 1;
         self.trouble.counters.oversize += u64::from(oversize);
         sink(Event {

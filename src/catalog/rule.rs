@@ -57,14 +57,16 @@ pub(super) enum JoinSource {
     Mirror { table: TableName, index: usize },
     /// Of [`super::Compiled::targets`].
     Transaction { target: usize },
+    /// A column that it is found by is gone from its table: there is no such row.
+    Gone,
 }
 
 #[derive(Debug)]
 pub(super) struct JoinColumn {
     pub(super) name: String,
     pub(super) type_oid: u32,
-    /// Where it is in the mirrored or collected row.
-    pub(super) position: usize,
+    /// Where it is in the mirrored or collected row; None when it is gone from its table.
+    pub(super) position: Option<usize>,
 }
 
 /// A table whose new rows are collected before their transaction is mapped.
@@ -105,12 +107,8 @@ impl Envelope {
     /// Both are names, in which nothing needs escaping.
     pub(super) fn new(event_type: &str, channel: &str) -> Self {
         Self {
-            event_type: format!("\",\"type\":\"{event_type}\",\"timestamp\":")
-                .into_bytes()
-                .into(),
-            channel: format!(",\"channel\":\"{channel}\",\"data\":")
-                .into_bytes()
-                .into(),
+            event_type: format!("\",\"type\":\"{event_type}\",\"timestamp\":").into_bytes().into(),
+            channel: format!(",\"channel\":\"{channel}\",\"data\":").into_bytes().into(),
         }
     }
 }

@@ -34,9 +34,7 @@ pub(super) const STREAM_PARAMETERS: [&str; 11] = [
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     (1..=100).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
 }
 
 /// `created_at` as `createdAt`: what stands after an underscore between letters is capitalized; leading and trailing
@@ -67,10 +65,7 @@ pub(super) fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str
     const LISTED: usize = 12;
     let known: Vec<&str> = known.into_iter().collect();
     let within = (name.chars().count() / 3).max(1);
-    let closest = known
-        .iter()
-        .map(|candidate| (distance(name, candidate), *candidate))
-        .min();
+    let closest = known.iter().map(|candidate| (distance(name, candidate), *candidate)).min();
     match closest {
         None => "there is none".to_owned(),
         Some((far, candidate)) if far <= within => format!("did you mean {candidate:?}?"),
@@ -92,9 +87,7 @@ fn distance(a: &str, b: &str) -> usize {
         let mut next = Vec::with_capacity(row.len());
         next.push(before);
         for (above, right) in row.iter().skip(1).zip(&b) {
-            let edited = (diagonal + usize::from(left != *right))
-                .min(above + 1)
-                .min(before + 1);
+            let edited = (diagonal + usize::from(left != *right)).min(above + 1).min(before + 1);
             diagonal = *above;
             before = edited;
             next.push(edited);
@@ -131,18 +124,9 @@ mod tests {
 
     #[test]
     fn the_closest_name_is_suggested() {
-        assert_eq!(
-            suggestion("organisation", ["organization", "channel"]),
-            "did you mean \"organization\"?"
-        );
-        assert_eq!(
-            suggestion("Channel", ["organization", "channel"]),
-            "did you mean \"channel\"?"
-        );
-        assert_eq!(
-            suggestion("zzz", ["organization", "channel"]),
-            "known: \"organization\", \"channel\""
-        );
+        assert_eq!(suggestion("organisation", ["organization", "channel"]), "did you mean \"organization\"?");
+        assert_eq!(suggestion("Channel", ["organization", "channel"]), "did you mean \"channel\"?");
+        assert_eq!(suggestion("zzz", ["organization", "channel"]), "known: \"organization\", \"channel\"");
         assert_eq!(suggestion("zzz", []), "there is none");
     }
 

@@ -21,12 +21,7 @@ impl<'a> Compiler<'a> {
             .filter_map(|field| {
                 let path = format!("{prefix}{}", field.name);
                 let form = self.form(draft, field, operations, &path)?;
-                Some(Field {
-                    key: key(&field.name),
-                    path: path.into(),
-                    omit_null: field.omit_null,
-                    form,
-                })
+                Some(Field { key: key(&field.name), path: path.into(), omit_null: field.omit_null, form })
             })
             .collect()
     }
@@ -93,10 +88,7 @@ impl<'a> Compiler<'a> {
         if found.is_none() {
             let hint = suggestion(name, draft.joins.iter().map(|join| join.join.name.as_str()));
             let table = &draft.table.name;
-            self.findings.add(
-                place,
-                format!("table {table} has no lookup or related row {name:?}; {hint}"),
-            );
+            self.findings.add(place, format!("table {table} has no lookup or related row {name:?}; {hint}"));
         }
         found
     }

@@ -33,17 +33,9 @@ impl<'a> Compiler<'a> {
             }
         };
         let references = expression.references();
-        let columns: Vec<&'a Column> = draft
-            .table
-            .columns
-            .iter()
-            .filter(|column| !column.generated)
-            .collect();
-        let named = |row: usize| {
-            references
-                .columns(row)
-                .filter_map(|place| columns.get(place).copied())
-        };
+        let columns: Vec<&'a Column> =
+            draft.table.columns.iter().filter(|column| !column.generated).collect();
+        let named = |row: usize| references.columns(row).filter_map(|place| columns.get(place).copied());
         for column in named(Scope::NEW).chain(named(Scope::OLD)) {
             draft.slot(&column.name);
         }
@@ -80,19 +72,12 @@ impl<'a> Compiler<'a> {
                 );
                 self.findings.add(place, message);
             }
-            let target: Vec<&'a Column> = join
-                .target
-                .columns
-                .iter()
-                .filter(|column| !column.generated)
-                .collect();
+            let target: Vec<&'a Column> =
+                join.target.columns.iter().filter(|column| !column.generated).collect();
             for column in references.columns(row).filter_map(|place| target.get(place)) {
                 self.join_column(join, column);
             }
         }
-        Some(Box::new(Computed {
-            expression,
-            source: source.to_owned(),
-        }))
+        Some(Box::new(Computed { expression, source: source.to_owned() }))
     }
 }

@@ -57,21 +57,15 @@ impl Need {
         if self.mirrored {
             self.columns.extend(table.primary_key.iter().cloned());
         }
+        let there = |name: &&str| table.column(name).is_some_and(|column| column.type_oid != super::GONE);
         let columns: Vec<String> = super::streamed(table)
+            .filter(there)
             .filter(|name| self.every || self.columns.contains(*name))
             .map(str::to_owned)
             .collect();
         let in_key = columns.iter().all(|name| table.primary_key.contains(name));
-        let identity = if in_key && !table.primary_key.is_empty() {
-            Identity::Default
-        } else {
-            Identity::Full
-        };
-        IdentityNeed {
-            table: table.name.clone(),
-            identity,
-            columns,
-            mirrored: self.mirrored,
-        }
+        let identity =
+            if in_key && !table.primary_key.is_empty() { Identity::Default } else { Identity::Full };
+        IdentityNeed { table: table.name.clone(), identity, columns, mirrored: self.mirrored }
     }
 }

@@ -5,7 +5,7 @@ use crate::catalog::rule::{Join, JoinColumn, JoinSource, Target};
 use crate::postgres::schema::{Column, Table};
 
 use super::table::Draft;
-use super::{Compiler, intern, streamed};
+use super::{Compiler, GONE, intern, streamed};
 
 /// A join while its table is compiled.
 pub(super) struct JoinDraft<'a> {
@@ -56,8 +56,13 @@ impl<'a> Compiler<'a> {
             return None;
         }
         let scoped = organization.is_some();
+        let gone = |name: &String| target.column(name).is_none_or(|column| column.type_oid == GONE);
         let source = if declared.kind == JoinKind::Lookup {
-            self.mirror(target, &key.name, organization)
+            if gone(&key.name) || organization.as_ref().is_some_and(gone) {
+                JoinSource::Gone
+            } else {
+                self.mirror(target, &key.name, organization)
+            }
         } else {
             self.targets.push(Target {
                 table: target.name.clone(),
@@ -66,24 +71,12 @@ impl<'a> Compiler<'a> {
                 columns: Vec::new(),
                 first: declared.kind == JoinKind::RelatedFirst,
             });
-            JoinSource::Transaction {
-                target: self.targets.len() - 1,
-            }
+            JoinSource::Transaction { target: self.targets.len() - 1 }
         };
         let of = draft.slot(&of.name);
-        let join = Join {
-            name: declared.name.clone(),
-            of,
-            source,
-            scoped,
-            columns: Vec::new(),
-            scope: Vec::new(),
-        };
-        Some(JoinDraft {
-            kind: declared.kind,
-            target,
-            join,
-        })
+        let join =
+            Join { name: declared.name.clone(), of, source, scoped, columns: Vec::new(), scope: Vec::new() };
+        Some(JoinDraft { kind: declared.kind, target, join })
     }
 
     /// Values of both types have one text for one value, and the same one.
@@ -94,7 +87,7 @@ impl<'a> Compiler<'a> {
             21 | 23 => 20,
             oid => oid,
         };
-        class(a) == class(b)
+        [a, b].iter().any(|column| column.type_oid == GONE) || class(a) == class(b)
     }
 
     /// The target's column that holds an organization: its own declaration says so, or a column of the name that it
@@ -114,39 +107,27 @@ impl<'a> Compiler<'a> {
     fn mirror(&mut self, target: &Table, key: &str, organization: Option<String>) -> JoinSource {
         let index: Vec<String> = std::iter::once(key.to_owned()).chain(organization).collect();
         let mirror = self.mirrors.entry(target.name.clone()).or_default();
-        let position = mirror
-            .indexes
-            .iter()
-            .position(|known| *known == index)
-            .unwrap_or_else(|| {
-                mirror.indexes.push(index);
-                mirror.indexes.len() - 1
-            });
-        JoinSource::Mirror {
-            table: target.name.clone(),
-            index: position,
-        }
+        let position = mirror.indexes.iter().position(|known| *known == index).unwrap_or_else(|| {
+            mirror.indexes.push(index);
+            mirror.indexes.len() - 1
+        });
+        JoinSource::Mirror { table: target.name.clone(), index: position }
     }
 
     /// Takes a column of a join's row.
     pub(super) fn join_column(&mut self, draft: &mut JoinDraft<'a>, column: &Column) -> usize {
-        if let Some(known) = draft
-            .join
-            .columns
-            .iter()
-            .position(|known| known.name == column.name)
-        {
+        if let Some(known) = draft.join.columns.iter().position(|known| known.name == column.name) {
             return known;
         }
         let position = match &draft.join.source {
-            JoinSource::Mirror { table, .. } => intern(
-                &mut self.mirrors.entry(table.clone()).or_default().columns,
-                &column.name,
-            ),
-            JoinSource::Transaction { target } => match self.targets.get_mut(*target) {
-                Some(target) => intern(&mut target.columns, &column.name),
-                None => 0,
-            },
+            _ if column.type_oid == GONE => None,
+            JoinSource::Gone => None,
+            JoinSource::Mirror { table, .. } => {
+                Some(intern(&mut self.mirrors.entry(table.clone()).or_default().columns, &column.name))
+            }
+            JoinSource::Transaction { target } => {
+                self.targets.get_mut(*target).map(|target| intern(&mut target.columns, &column.name))
+            }
         };
         draft.join.columns.push(JoinColumn {
             name: column.name.clone(),

@@ -14,7 +14,7 @@ use crate::postgres::schema::{Column, Table};
 
 use super::identity::Need;
 use super::join::JoinDraft;
-use super::{Compiler, intern, streamed};
+use super::{Compiler, GONE, intern, streamed};
 
 /// A table while it is compiled.
 pub(super) struct Draft<'a> {
@@ -43,10 +43,7 @@ impl Draft<'_> {
 
 impl<'a> Compiler<'a> {
     pub(super) fn table(&mut self, declared: &TableDeclaration) -> Option<(TableRules, Need)> {
-        let name = Located {
-            value: declared.name.clone(),
-            place: declared.place.clone(),
-        };
+        let name = Located { value: declared.name.clone(), place: declared.place.clone() };
         let table = self.find_table(&name)?;
         let mut draft = Draft {
             table,
@@ -58,19 +55,13 @@ impl<'a> Compiler<'a> {
             need: Need::default(),
         };
         let organization = match &declared.organization {
-            Some(Located {
-                value: Ownership::Column(column),
-                place,
-            }) => {
+            Some(Located { value: Ownership::Column(column), place }) => {
                 self.find_column(table, column, place)?;
                 draft.organization_column = Some(column.clone());
                 draft.need(column);
                 Some(draft.slot(column))
             }
-            Some(Located {
-                value: Ownership::Every,
-                ..
-            }) => {
+            Some(Located { value: Ownership::Every, .. }) => {
                 draft.every_organization = true;
                 None
             }
@@ -82,41 +73,28 @@ impl<'a> Compiler<'a> {
                 complete = false;
                 continue;
             };
-            draft
-                .scope
-                .add_row(&self.schema.types, &join.join.name, typed(join.target));
+            draft.scope.add_row(&self.schema.types, &join.join.name, typed(join.target));
             draft.joins.push(join);
         }
         // What follows would only complain that a join that is there is not.
         complete.then_some(())?;
-        let rules: Vec<Rule> = declared
-            .events
-            .iter()
-            .filter_map(|event| self.rule(&mut draft, event))
-            .collect();
+        let rules: Vec<Rule> =
+            declared.events.iter().filter_map(|event| self.rule(&mut draft, event)).collect();
         let mut channels: Vec<Arc<str>> = rules.iter().map(|rule| Arc::clone(&rule.channel)).collect();
         channels.sort();
         channels.dedup();
         let places =
             |table: &Table, find: &dyn Fn(&str) -> Option<usize>| streamed(table).map(find).collect();
-        let slots = places(table, &|name| {
-            draft.columns.iter().position(|column| column == name)
-        });
+        let slots = places(table, &|name| draft.columns.iter().position(|column| column == name));
         for join in &mut draft.joins {
             let taken = &join.join.columns;
-            join.join.scope = places(join.target, &|name| {
-                taken.iter().position(|column| column.name == name)
-            });
+            join.join.scope =
+                places(join.target, &|name| taken.iter().position(|column| column.name == name));
         }
         let rules = TableRules {
             name: declared.name.clone(),
             scope: slots,
-            generated: table
-                .columns
-                .iter()
-                .filter(|c| c.generated)
-                .map(|c| c.name.clone())
-                .collect(),
+            generated: table.columns.iter().filter(|c| c.generated).map(|c| c.name.clone()).collect(),
             columns: draft.columns,
             organization,
             joins: draft.joins.into_iter().map(|draft| draft.join).collect(),
@@ -153,11 +131,8 @@ impl<'a> Compiler<'a> {
         });
         let data = self.fields(draft, &event.data, operations, "");
         if operations.delete {
-            let keys: Vec<_> = draft
-                .joins
-                .iter()
-                .filter_map(|join| draft.columns.get(join.join.of).cloned())
-                .collect();
+            let keys: Vec<_> =
+                draft.joins.iter().filter_map(|join| draft.columns.get(join.join.of).cloned()).collect();
             for key in keys {
                 draft.need(&key);
             }
@@ -181,10 +156,7 @@ impl<'a> Compiler<'a> {
         let mut conditions = Vec::new();
         let mut slots = Vec::new();
         for column in &event.changed {
-            if self
-                .find_column(draft.table, &column.value, &column.place)
-                .is_some()
-            {
+            if self.find_column(draft.table, &column.value, &column.place).is_some() {
                 slots.push(draft.slot(&column.value));
                 if operations.update {
                     draft.need(&column.value);
@@ -225,13 +197,10 @@ impl<'a> Compiler<'a> {
             Literal::Integer(number) => (number.to_string(), "an integer"),
             Literal::Text(text) => (text.clone(), "a string, as the column's text output shows it"),
         };
-        if kind == wanted {
+        if kind == wanted || column.type_oid == GONE {
             return Some(text.into_bytes().into());
         }
-        self.findings.add(
-            place,
-            format!("when.became.{} is of another type; write {wanted}", column.name),
-        );
+        self.findings.add(place, format!("when.became.{} is of another type; write {wanted}", column.name));
         None
     }
 }

@@ -116,34 +116,20 @@ fn expressions_are_checked_and_conditions_read_no_lookup() {
     );
     assert_eq!(
         with("when.expr = \"site.name == 'x'\""),
-        [
-            "catalog.toml:8: when.expr reads lookup.site, which may be newer when the change is read again; \
-             use the row's own columns, or a related row"
-        ]
+        ["catalog.toml:8: when.expr reads lookup.site, which may be newer when the change is read again; \
+             use the row's own columns, or a related row"]
     );
-    for wrong in [
-        "new.nothing",
-        "nowhere.id",
-        "1 +",
-        "[1].all(x, x > 0)",
-        "site.loud",
-        "new.free",
-    ] {
+    for wrong in ["new.nothing", "nowhere.id", "1 +", "[1].all(x, x > 0)", "site.loud", "new.free"] {
         let mistakes = with(&format!("data.x = {{ expr = \"{wrong}\" }}"));
         assert_eq!(mistakes.len(), 1, "{wrong}");
-        assert!(
-            mistakes[0].starts_with(&format!("catalog.toml:8: in \"{wrong}\": ")),
-            "{mistakes:?}"
-        );
+        assert!(mistakes[0].starts_with(&format!("catalog.toml:8: in \"{wrong}\": ")), "{mistakes:?}");
     }
 }
 
 #[test]
 fn joins_have_to_fit() {
     let join = |line: &str| {
-        mistakes(&format!(
-            "{HEAD}{line}\n[[tables.bays.events]]\ntype = \"t\"\non = [\"insert\"]"
-        ))
+        mistakes(&format!("{HEAD}{line}\n[[tables.bays.events]]\ntype = \"t\"\non = [\"insert\"]"))
     };
     assert_eq!(
         join("lookup.site = { table = \"sites\", key = \"id\", of = \"ref\" }"),
@@ -196,31 +182,18 @@ fn lookups_are_mirrored_with_what_is_read_of_them() {
             MirrorSpec {
                 table: TableName::parse("sites"),
                 columns: list(&["name", "id"]),
-                indexes: vec![
-                    list(&["id", "organization_id"]),
-                    list(&["owner", "organization_id"])
-                ]
+                indexes: vec![list(&["id", "organization_id"]), list(&["owner", "organization_id"])]
             },
         ]
     );
-    let published: Vec<_> = compiled
-        .published_tables()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let published: Vec<_> = compiled.published_tables().iter().map(ToString::to_string).collect();
     assert_eq!(published, ["bays", "globals", "heap", "sites"]);
 }
 
 /// Table, identity, needed columns, mirrored.
 fn needs(compiled: &Compiled) -> Vec<(String, Identity, String, bool)> {
-    let of = |need: &IdentityNeed| {
-        (
-            need.table.to_string(),
-            need.identity,
-            need.columns.join(" "),
-            need.mirrored,
-        )
-    };
+    let of =
+        |need: &IdentityNeed| (need.table.to_string(), need.identity, need.columns.join(" "), need.mirrored);
     compiled.identity_needs().iter().map(of).collect()
 }
 
@@ -238,39 +211,18 @@ fn what_old_values_rules_need_decides_the_replica_identity() {
         need("on = [\"insert\"]\nwhen.changed = [\"status\"]\ndata = { a = { row = \"new\" } }"),
         none
     );
-    assert_eq!(
-        need("on = [\"update\"]\ntags = {}\ndata = { a = \"status\", b = { row = \"new\" } }"),
-        none
-    );
-    assert_eq!(
-        need("on = [\"update\"]\ntags = { b = \"id\" }"),
-        (Identity::Default, "id".to_owned())
-    );
+    assert_eq!(need("on = [\"update\"]\ntags = {}\ndata = { a = \"status\", b = { row = \"new\" } }"), none);
+    assert_eq!(need("on = [\"update\"]\ntags = { b = \"id\" }"), (Identity::Default, "id".to_owned()));
     assert_eq!(need("on = [\"update\"]"), full("site_id"));
     assert_eq!(
         need("on = [\"delete\"]\ntags = {}\ndata = { a = \"id\" }"),
         (Identity::Default, "id".to_owned())
     );
-    assert_eq!(
-        need("on = [\"delete\"]\ntags = {}\ndata = { a = \"status\" }"),
-        full("status")
-    );
-    assert_eq!(
-        need("on = [\"delete\"]\ntags = {}\ndata = { a = { expr = \"new.count\" } }"),
-        full("count")
-    );
-    assert_eq!(
-        need("on = [\"delete\"]\ntags = {}\nonly = { user = \"status\" }"),
-        full("status")
-    );
-    assert_eq!(
-        need("on = [\"update\"]\ntags = {}\nwhen.changed = [\"count\"]"),
-        full("count")
-    );
-    assert_eq!(
-        need("on = [\"update\"]\ntags = {}\nwhen.became = { full = true }"),
-        full("full")
-    );
+    assert_eq!(need("on = [\"delete\"]\ntags = {}\ndata = { a = \"status\" }"), full("status"));
+    assert_eq!(need("on = [\"delete\"]\ntags = {}\ndata = { a = { expr = \"new.count\" } }"), full("count"));
+    assert_eq!(need("on = [\"delete\"]\ntags = {}\nonly = { user = \"status\" }"), full("status"));
+    assert_eq!(need("on = [\"update\"]\ntags = {}\nwhen.changed = [\"count\"]"), full("count"));
+    assert_eq!(need("on = [\"update\"]\ntags = {}\nwhen.became = { full = true }"), full("full"));
     assert_eq!(
         need("on = [\"update\"]\ntags = {}\ndata = { a = { expr = \"old.status\" } }"),
         full("status")
@@ -280,26 +232,11 @@ fn what_old_values_rules_need_decides_the_replica_identity() {
         full("count")
     );
     let all = full("id organization_id status count full ref site_id");
-    assert_eq!(
-        need("on = [\"update\"]\ntags = {}\ndata = { a = { expr = \"size(changed)\" } }"),
-        all
-    );
-    assert_eq!(
-        need("on = [\"update\"]\ntags = {}\ndata = { a = { changed = true } }"),
-        all
-    );
-    assert_eq!(
-        need("on = [\"update\"]\ntags = {}\ndata = { a = { previous = true } }"),
-        all
-    );
-    assert_eq!(
-        need("on = [\"update\"]\ntags = {}\ndata = { a = { row = \"old\" } }"),
-        all
-    );
-    assert_eq!(
-        need("on = [\"delete\"]\ntags = {}\ndata = { a = { row = \"new\" } }"),
-        all
-    );
+    assert_eq!(need("on = [\"update\"]\ntags = {}\ndata = { a = { expr = \"size(changed)\" } }"), all);
+    assert_eq!(need("on = [\"update\"]\ntags = {}\ndata = { a = { changed = true } }"), all);
+    assert_eq!(need("on = [\"update\"]\ntags = {}\ndata = { a = { previous = true } }"), all);
+    assert_eq!(need("on = [\"update\"]\ntags = {}\ndata = { a = { row = \"old\" } }"), all);
+    assert_eq!(need("on = [\"delete\"]\ntags = {}\ndata = { a = { row = \"new\" } }"), all);
 }
 
 #[test]
@@ -312,12 +249,7 @@ fn an_organization_column_is_needed_even_of_inserts_alone() {
     assert_eq!(
         needs(&compiled),
         [
-            (
-                "bays".to_owned(),
-                Identity::Full,
-                "organization_id".to_owned(),
-                false
-            ),
+            ("bays".to_owned(), Identity::Full, "organization_id".to_owned(), false),
             // Without any identity the server would refuse updates of a published table.
             ("heap".to_owned(), Identity::Full, String::new(), false),
             ("sites".to_owned(), Identity::Default, "id".to_owned(), true),
@@ -328,34 +260,19 @@ fn an_organization_column_is_needed_even_of_inserts_alone() {
         let name = TableName::parse(table);
         let mut table = schema.tables[&name].clone();
         table.replica_identity = identity;
-        let need = compiled
-            .identity_needs()
-            .iter()
-            .find(|need| need.table == name)
-            .expect("a need");
+        let need = compiled.identity_needs().iter().find(|need| need.table == name).expect("a need");
         need.is_met_by(&table)
     };
     use crate::postgres::schema::ReplicaIdentity::{Default, Full, Nothing};
-    assert_eq!(
-        [Default, Full, Nothing].map(|identity| met("bays", identity)),
-        [false, true, false]
-    );
-    assert_eq!(
-        [Default, Full, Nothing].map(|identity| met("heap", identity)),
-        [false, true, false]
-    );
-    assert_eq!(
-        [Default, Full, Nothing].map(|identity| met("sites", identity)),
-        [true, true, false]
-    );
+    assert_eq!([Default, Full, Nothing].map(|identity| met("bays", identity)), [false, true, false]);
+    assert_eq!([Default, Full, Nothing].map(|identity| met("heap", identity)), [false, true, false]);
+    assert_eq!([Default, Full, Nothing].map(|identity| met("sites", identity)), [true, true, false]);
 }
 
 #[test]
 fn the_reference_catalog_fits_the_reference_schema() {
     let schema = fixture::schema(reference::SCHEMA);
-    let compiled = Catalog::reference()
-        .compile(&schema)
-        .unwrap_or_else(|errors| panic!("{errors}"));
+    let compiled = Catalog::reference().compile(&schema).unwrap_or_else(|errors| panic!("{errors}"));
     let channels: Vec<_> = compiled.channels().iter().map(String::as_str).collect();
     assert_eq!(
         channels,
@@ -394,11 +311,7 @@ fn the_reference_catalog_fits_the_reference_schema() {
             "status"
         ]
     );
-    let published: Vec<_> = compiled
-        .published_tables()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let published: Vec<_> = compiled.published_tables().iter().map(ToString::to_string).collect();
     assert_eq!(
         published,
         [
@@ -426,11 +339,7 @@ fn the_reference_catalog_fits_the_reference_schema() {
         .map(|need| need.table.to_string())
         .collect();
     assert_eq!(defaults, ["activity_updates", "system_alerts"]);
-    let mirrored: Vec<_> = compiled
-        .mirror_specs()
-        .iter()
-        .map(|spec| spec.table.to_string())
-        .collect();
+    let mirrored: Vec<_> = compiled.mirror_specs().iter().map(|spec| spec.table.to_string()).collect();
     assert_eq!(mirrored, ["devices", "lots"]);
 }
 
@@ -482,4 +391,40 @@ proptest! {
         prop_assert_eq!(compiled(&text(&events, true)).fingerprint(), print);
         prop_assert_eq!(compiled(&text(&other, false)).fingerprint() == print, events == other);
     }
+}
+
+#[test]
+fn a_database_that_has_moved_on_compiles_with_what_is_left() {
+    let text = "[tables.bays]\norganization = \"organization_id\"\nchannel = \"bays\"\ntags = { a = \"gone_a\" }\n\
+        lookup.site = { table = \"sites\", key = \"gone_b\", of = \"site_id\" }\n\
+        lookup.named = { table = \"sites\", key = \"id\", of = \"site_id\" }\n\
+        related.heap = { table = \"heap\", key = \"gone_c\", of = \"gone_d\" }\n\
+        [[tables.bays.events]]\ntype = \"t\"\non = [\"update\"]\nwhen.changed = [\"gone_e\"]\n\
+        when.became = { gone_f = 3, gone_g = true }\nwhen.expr = \"new.gone_h == null || old.gone_i > 3\"\n\
+        only = { user = \"gone_j\" }\n\
+        data = { a = \"gone_k\", b = { from = \"named\", column = \"gone_l\" }, c = { from = \"site\", column = \"name\" }, \
+        d = { expr = \"named == null ? '' : named.gone_m + named.name\" } }\n";
+    let catalog = fixture::catalog(text).expect("well-formed");
+    let schema = fixture::schema(SCHEMA);
+    assert!(catalog.compile(&schema).is_err());
+    let (compiled, missing) = catalog.compile_lenient(&schema).unwrap_or_else(|errors| panic!("{errors}"));
+    let mut told: Vec<_> =
+        missing.iter().filter_map(|error| error.missing.as_ref()).map(|m| m.column.as_str()).collect();
+    told.sort_unstable();
+    assert_eq!(
+        told.join(" "),
+        "gone_a gone_b gone_c gone_d gone_e gone_f gone_g gone_h gone_i gone_j gone_k gone_l gone_m"
+    );
+    // Nothing is asked of the database that it does not have.
+    let columns: Vec<_> =
+        compiled.mirror_specs().iter().map(|spec| (spec.table.to_string(), spec.columns.join(" "))).collect();
+    assert_eq!(columns, [("sites".to_owned(), "name".to_owned())]);
+    let indexes: Vec<_> = compiled.mirror_specs()[0].indexes.iter().map(|index| index.join(" ")).collect();
+    assert_eq!(indexes, ["id organization_id"]);
+    for need in compiled.identity_needs() {
+        assert!(!need.columns.iter().any(|column| column.starts_with("gone")), "{need:?}");
+    }
+    let strict =
+        fixture::catalog(&text.replace("table = \"heap\"", "table = \"nowhere\"")).expect("well-formed");
+    assert!(strict.compile_lenient(&schema).is_err(), "a table that is gone is an error still");
 }

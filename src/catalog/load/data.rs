@@ -23,10 +23,7 @@ const FORMS: [(&str, &[&str]); 8] = [
 
 pub(super) fn read_fields(reader: &mut Reader, node: &Node, what: &str) -> Vec<FieldDeclaration> {
     let entries = reader.table(node, what).unwrap_or_default();
-    entries
-        .iter()
-        .filter_map(|entry| read_field(reader, entry, what))
-        .collect()
+    entries.iter().filter_map(|entry| read_field(reader, entry, what)).collect()
 }
 
 fn read_field(reader: &mut Reader, entry: &Entry, parent: &str) -> Option<FieldDeclaration> {
@@ -35,20 +32,13 @@ fn read_field(reader: &mut Reader, entry: &Entry, parent: &str) -> Option<FieldD
         Value::String(column) if !column.is_empty() => (Form::Column(column.clone()), false),
         Value::Table(entries) => read_form(reader, entries, entry, &what)?,
         other => {
-            let message = format!(
-                "{what} is {}; write a column, or a form such as {{ expr = \"…\" }}",
-                shown(other)
-            );
+            let message =
+                format!("{what} is {}; write a column, or a form such as {{ expr = \"…\" }}", shown(other));
             reader.add(&entry.place, message);
             return None;
         }
     };
-    Some(FieldDeclaration {
-        name: entry.key.clone(),
-        place: entry.place.clone(),
-        omit_null,
-        form,
-    })
+    Some(FieldDeclaration { name: entry.key.clone(), place: entry.place.clone(), omit_null, form })
 }
 
 fn read_form(reader: &mut Reader, entries: &[Entry], field: &Entry, what: &str) -> Option<(Form, bool)> {
@@ -82,10 +72,7 @@ fn read_form(reader: &mut Reader, entries: &[Entry], field: &Entry, what: &str) 
         other => {
             reader.add(
                 &omit.place,
-                format!(
-                    "{what}: omit is {}; write \"null\", or leave it out",
-                    shown(other)
-                ),
+                format!("{what}: omit is {}; write \"null\", or leave it out", shown(other)),
             );
             false
         }
@@ -98,10 +85,7 @@ fn read_form(reader: &mut Reader, entries: &[Entry], field: &Entry, what: &str) 
             Value::String(text) if text == "new" => Form::Row(Image::New),
             Value::String(text) if text == "old" => Form::Row(Image::Old),
             other => {
-                reader.add(
-                    &main.place,
-                    format!("{what}: row is {}; write \"new\" or \"old\"", shown(other)),
-                );
+                reader.add(&main.place, format!("{what}: row is {}; write \"new\" or \"old\"", shown(other)));
                 return None;
             }
         },
@@ -114,11 +98,7 @@ fn read_form(reader: &mut Reader, entries: &[Entry], field: &Entry, what: &str) 
                 reader.add(&main.place, message);
                 return None;
             }
-            if *key == "changed" {
-                Form::Changed
-            } else {
-                Form::Previous
-            }
+            if *key == "changed" { Form::Changed } else { Form::Previous }
         }
         "value" => Form::Value(read_json(reader, main, what)?.to_string()),
         _ => Form::Object(read_fields(reader, main, what)),
@@ -143,14 +123,8 @@ fn read_join_form(
         }
         (None, Some(fields)) => {
             let fields = read_fields(reader, &fields.node, what);
-            for field in fields
-                .iter()
-                .filter(|field| !matches!(field.form, Form::Column(_)))
-            {
-                let message = format!(
-                    "{what}.{} is no column; fields are columns of {join:?}",
-                    field.name
-                );
+            for field in fields.iter().filter(|field| !matches!(field.form, Form::Column(_))) {
+                let message = format!("{what}.{} is no column; fields are columns of {join:?}", field.name);
                 reader.add(&field.place, message);
             }
             Some(Form::JoinObject { join, fields })
@@ -181,12 +155,9 @@ fn read_json(reader: &mut Reader, node: &Node, what: &str) -> Option<serde_json:
             };
             Json::Number(number)
         }
-        Value::Array(items) => Json::Array(
-            items
-                .iter()
-                .filter_map(|item| read_json(reader, item, what))
-                .collect(),
-        ),
+        Value::Array(items) => {
+            Json::Array(items.iter().filter_map(|item| read_json(reader, item, what)).collect())
+        }
         Value::Table(entries) => Json::Object(
             entries
                 .iter()

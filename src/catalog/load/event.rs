@@ -1,4 +1,7 @@
 //! One event of a table: what makes it, who may see it, what it says.
+//!
+//! `type` and `on` are required: what makes an event is never guessed. `channel` and `tags` are the table's where the
+//! event has none of its own; its own tags replace the table's. `data` may be left out: then it is `{}`.
 
 use crate::catalog::declaration::{EventDeclaration, Literal, Located, OnlyDeclaration};
 use crate::catalog::document::{Entry, Node, Value};
@@ -12,23 +15,15 @@ const EVENT_KEYS: [&str; 7] = ["type", "on", "channel", "tags", "when", "only", 
 
 pub(super) fn read_event(reader: &mut Reader, node: &Node, defaults: &Defaults) -> Option<EventDeclaration> {
     let entries = reader.table(node, "an event")?;
-    let place = entries
-        .first()
-        .map_or_else(|| node.place.clone(), |entry| entry.place.clone());
+    let place = entries.first().map_or_else(|| node.place.clone(), |entry| entry.place.clone());
     reader.check_keys(entries, &EVENT_KEYS, "an event");
     let event_type = reader.required_text(entries, &place, "type", "an event", "its type")?;
     let what = format!("event {:?}", event_type.value);
     if !is_name(&event_type.value) {
-        reader.add(
-            &event_type.place,
-            format!("{what} is no name; names match [A-Za-z0-9._:-]{{1,100}}"),
-        );
+        reader.add(&event_type.place, format!("{what} is no name; names match [A-Za-z0-9._:-]{{1,100}}"));
     }
     if WORKER_TYPES.contains(&event_type.value.as_str()) {
-        reader.add(
-            &event_type.place,
-            format!("{what} is the worker's own type; choose another name"),
-        );
+        reader.add(&event_type.place, format!("{what} is the worker's own type; choose another name"));
     }
     let mut event = EventDeclaration {
         event_type: event_type.value,
@@ -59,10 +54,7 @@ pub(super) fn read_event(reader: &mut Reader, node: &Node, defaults: &Defaults) 
         reader.add(&event.place, message);
     }
     if channel.is_none() && !entries.iter().any(|entry| entry.key == "channel") {
-        reader.add(
-            &event.place,
-            format!("{what} has no channel; give it one, or give the table one"),
-        );
+        reader.add(&event.place, format!("{what} has no channel; give it one, or give the table one"));
     }
     event.channel = channel.unwrap_or_default();
     if event.on.contains(&Operation::Delete) && !(event.changed.is_empty() && event.became.is_empty()) {
@@ -75,17 +67,9 @@ pub(super) fn read_event(reader: &mut Reader, node: &Node, defaults: &Defaults) 
 }
 
 fn read_operations(reader: &mut Reader, node: &Node, what: &str) -> Vec<Operation> {
-    let names = [
-        ("insert", Operation::Insert),
-        ("update", Operation::Update),
-        ("delete", Operation::Delete),
-    ];
+    let names = [("insert", Operation::Insert), ("update", Operation::Update), ("delete", Operation::Delete)];
     let mut operations = Vec::new();
-    for (text, place) in reader.texts(
-        node,
-        &format!("{what}: on"),
-        "\"insert\", \"update\" or \"delete\"",
-    ) {
+    for (text, place) in reader.texts(node, &format!("{what}: on"), "\"insert\", \"update\" or \"delete\"") {
         match names.iter().find(|(name, _)| *name == text) {
             Some((_, operation)) if !operations.contains(operation) => operations.push(*operation),
             Some(_) => reader.add(&place, format!("{what}: on says {text:?} twice; once is enough")),
@@ -105,9 +89,7 @@ fn read_when(reader: &mut Reader, node: &Node, event: &mut EventDeclaration) {
         match key.as_str() {
             "changed" => {
                 let columns = reader.texts(node, "when.changed", "columns");
-                event
-                    .changed
-                    .extend(columns.into_iter().map(|(value, place)| Located { value, place }));
+                event.changed.extend(columns.into_iter().map(|(value, place)| Located { value, place }));
             }
             "became" => {
                 for Entry { key, place, node } in reader.table(node, "when.became").unwrap_or_default() {
@@ -124,22 +106,13 @@ fn read_when(reader: &mut Reader, node: &Node, event: &mut EventDeclaration) {
                             continue;
                         }
                     };
-                    event.became.push((
-                        Located {
-                            value: key.clone(),
-                            place: place.clone(),
-                        },
-                        literal,
-                    ));
+                    event.became.push((Located { value: key.clone(), place: place.clone() }, literal));
                 }
             }
             "expr" => {
                 event.expression = reader
                     .text(node, "when.expr", "an expression")
-                    .map(|value| Located {
-                        value,
-                        place: place.clone(),
-                    });
+                    .map(|value| Located { value, place: place.clone() });
             }
             _ => {}
         }
@@ -149,35 +122,23 @@ fn read_when(reader: &mut Reader, node: &Node, event: &mut EventDeclaration) {
 fn read_only(reader: &mut Reader, node: &Node, what: &str) -> Option<OnlyDeclaration> {
     let entries = reader.table(node, "only")?;
     reader.check_keys(entries, &["roles", "user"], "only");
-    let mut only = OnlyDeclaration {
-        roles: Vec::new(),
-        user: None,
-    };
+    let mut only = OnlyDeclaration { roles: Vec::new(), user: None };
     for Entry { key, place, node } in entries {
         match key.as_str() {
             "roles" => {
-                only.roles = reader
-                    .texts(node, "only.roles", "roles")
-                    .into_iter()
-                    .map(|(role, _)| role)
-                    .collect();
+                only.roles =
+                    reader.texts(node, "only.roles", "roles").into_iter().map(|(role, _)| role).collect();
             }
             "user" => {
                 only.user = reader
                     .text(node, "only.user", "a column that holds a user's id")
-                    .map(|value| Located {
-                        value,
-                        place: place.clone(),
-                    });
+                    .map(|value| Located { value, place: place.clone() });
             }
             _ => {}
         }
     }
     if entries.is_empty() {
-        reader.add(
-            &node.place,
-            format!("{what}: only admits nobody; name roles, or user, or leave it out"),
-        );
+        reader.add(&node.place, format!("{what}: only admits nobody; name roles, or user, or leave it out"));
     }
     Some(only)
 }

@@ -15,20 +15,14 @@ impl Reader {
     }
 
     fn mismatch(&mut self, node: &Node, what: &str, wanted: &str) {
-        self.add(
-            &node.place,
-            format!("{what} is {}; write {wanted}", node.value.kind()),
-        );
+        self.add(&node.place, format!("{what} is {}; write {wanted}", node.value.kind()));
     }
 
     pub(super) fn check_keys(&mut self, entries: &[Entry], known: &[&str], what: &str) {
         for entry in entries {
             if !known.contains(&entry.key.as_str()) {
                 let hint = suggestion(&entry.key, known.iter().copied());
-                self.add(
-                    &entry.place,
-                    format!("unknown key {:?} in {what}; {hint}", entry.key),
-                );
+                self.add(&entry.place, format!("unknown key {:?} in {what}; {hint}", entry.key));
             }
         }
     }
@@ -68,17 +62,11 @@ impl Reader {
         wanted: &str,
     ) -> Option<super::Located<String>> {
         let Some(entry) = entries.iter().find(|entry| entry.key == key) else {
-            self.add(
-                place,
-                format!("{what} has no {key}; write {key} = \"…\", {wanted}"),
-            );
+            self.add(place, format!("{what} has no {key}; write {key} = \"…\", {wanted}"));
             return None;
         };
         let value = self.text(&entry.node, &format!("{what}: {key}"), wanted)?;
-        Some(super::Located {
-            value,
-            place: entry.place.clone(),
-        })
+        Some(super::Located { value, place: entry.place.clone() })
     }
 
     /// A list of strings that is not empty, each with its place.
@@ -87,15 +75,9 @@ impl Reader {
             return Vec::new();
         };
         if items.is_empty() {
-            self.add(
-                &node.place,
-                format!("{what} is empty; list {wanted}, or leave it out"),
-            );
+            self.add(&node.place, format!("{what} is empty; list {wanted}, or leave it out"));
         }
-        items
-            .iter()
-            .filter_map(|item| Some((self.text(item, what, wanted)?, item.place.clone())))
-            .collect()
+        items.iter().filter_map(|item| Some((self.text(item, what, wanted)?, item.place.clone()))).collect()
     }
 
     /// A channel.
@@ -104,10 +86,7 @@ impl Reader {
         if is_name(&text) {
             return Some(text);
         }
-        self.add(
-            &node.place,
-            format!("{what} {text:?} is no name; names match [A-Za-z0-9._:-]{{1,100}}"),
-        );
+        self.add(&node.place, format!("{what} {text:?} is no name; names match [A-Za-z0-9._:-]{{1,100}}"));
         None
     }
 }

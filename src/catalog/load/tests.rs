@@ -60,22 +60,10 @@ tags = {}
     let names: Vec<_> = catalog.tables().map(ToString::to_string).collect();
     assert_eq!(names, ["bays", "billing.Invoice"]);
     let bays = &catalog.tables[0];
+    assert_eq!(bays.joins.iter().map(|join| join.name.as_str()).collect::<Vec<_>>(), ["gate", "site"]);
+    let [changed, gone] = &bays.events[..] else { panic!("two events") };
     assert_eq!(
-        bays.joins
-            .iter()
-            .map(|join| join.name.as_str())
-            .collect::<Vec<_>>(),
-        ["gate", "site"]
-    );
-    let [changed, gone] = &bays.events[..] else {
-        panic!("two events")
-    };
-    assert_eq!(
-        changed
-            .data
-            .iter()
-            .map(|field| field.name.as_str())
-            .collect::<Vec<_>>(),
+        changed.data.iter().map(|field| field.name.as_str()).collect::<Vec<_>>(),
         [
             "bayId",
             "note",
@@ -91,10 +79,7 @@ tags = {}
             "forced"
         ]
     );
-    assert_eq!(
-        (changed.channel.as_str(), changed.tags.len(), changed.became.len()),
-        ("bays", 1, 3)
-    );
+    assert_eq!((changed.channel.as_str(), changed.tags.len(), changed.became.len()), ("bays", 1, 3));
     assert_eq!((gone.channel.as_str(), gone.tags.len()), ("own", 0));
 }
 
@@ -210,10 +195,8 @@ fn forms_are_checked() {
     );
     assert_eq!(
         data("{ row = \"new\", omit = \"null\" }"),
-        [
-            "catalog.toml:7: unknown key \"omit\" beside \"row\" in data.x; \"row\" stands alone \
-             (a nested object with such a key is { object = { … } })"
-        ]
+        ["catalog.toml:7: unknown key \"omit\" beside \"row\" in data.x; \"row\" stands alone \
+             (a nested object with such a key is { object = { … } })"]
     );
 }
 
@@ -254,18 +237,11 @@ fn a_folder_is_all_of_its_files_and_a_table_is_in_one_of_them() {
     let (a, b) = (folder.path().join("a.toml"), folder.path().join("b.toml"));
     assert_eq!(
         errors,
-        format!(
-            "{}:2: table bays is at {}:1 already; keep all of it in one place",
-            b.display(),
-            a.display()
-        )
+        format!("{}:2: table bays is at {}:1 already; keep all of it in one place", b.display(), a.display())
     );
     write("b.toml", "[tables.lots]\n");
     let catalog = Catalog::load(folder.path()).expect("a catalog");
-    assert_eq!(
-        catalog.tables().map(ToString::to_string).collect::<Vec<_>>(),
-        ["bays", "sites", "lots"]
-    );
+    assert_eq!(catalog.tables().map(ToString::to_string).collect::<Vec<_>>(), ["bays", "sites", "lots"]);
     assert_eq!(Catalog::load(&b).expect("a file").tables().count(), 1);
 }
 
@@ -275,15 +251,9 @@ fn what_cannot_be_read_is_named() {
     let empty = Catalog::load(folder.path()).expect_err("empty").to_string();
     assert_eq!(
         empty,
-        format!(
-            "{}: holds no catalog; put at least one .toml file there",
-            folder.path().display()
-        )
+        format!("{}: holds no catalog; put at least one .toml file there", folder.path().display())
     );
     let missing = folder.path().join("none.toml");
     let errors = Catalog::load(&missing).expect_err("missing").to_string();
-    assert!(
-        errors.starts_with(&format!("{}: can't be read (", missing.display())),
-        "{errors}"
-    );
+    assert!(errors.starts_with(&format!("{}: can't be read (", missing.display())), "{errors}");
 }

@@ -64,9 +64,8 @@ impl Bound {
             found
         };
         let rules = table.and_then(|table| compiled.tables.get(table));
-        let slots = rules
-            .map(|rules| rules.columns.iter().map(|column| find(column)).collect())
-            .unwrap_or_default();
+        let slots =
+            rules.map(|rules| rules.columns.iter().map(|column| find(column)).collect()).unwrap_or_default();
         let targets: Vec<BoundTarget> = compiled
             .targets
             .iter()
@@ -132,18 +131,12 @@ impl Bound {
 
     /// The columns that `row`, `changed` and `previous` are made of.
     pub(super) fn published(&self) -> impl Iterator<Item = (usize, &BoundColumn)> {
-        self.columns
-            .iter()
-            .enumerate()
-            .filter(|(_, column)| !column.generated)
+        self.columns.iter().enumerate().filter(|(_, column)| !column.generated)
     }
 }
 
 pub(super) fn has_unknown_types(relation: &Relation, types: &Types) -> bool {
-    relation
-        .columns
-        .iter()
-        .any(|column| !types.knows(column.type_oid))
+    relation.columns.iter().any(|column| !types.knows(column.type_oid))
 }
 
 /// Encoders for the columns taken of other tables' rows, by table, join and column. Types are those of the schema
@@ -154,18 +147,9 @@ pub(super) struct JoinEncoders(Vec<Vec<Vec<Encoder>>>);
 impl JoinEncoders {
     pub(super) fn new(compiled: &Compiled, types: &Types) -> Self {
         let of_join = |join: &crate::catalog::rule::Join| {
-            join.columns
-                .iter()
-                .map(|column| Encoder::new(types, column.type_oid))
-                .collect()
+            join.columns.iter().map(|column| Encoder::new(types, column.type_oid)).collect()
         };
-        Self(
-            compiled
-                .tables
-                .iter()
-                .map(|table| table.joins.iter().map(of_join).collect())
-                .collect(),
-        )
+        Self(compiled.tables.iter().map(|table| table.joins.iter().map(of_join).collect()).collect())
     }
 
     pub(super) fn rebind(&mut self, relation: &Relation, compiled: &Compiled, types: &Types) {

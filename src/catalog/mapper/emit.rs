@@ -22,7 +22,7 @@ use crate::config::Secret;
 /// Why an emitted event was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("the worker has no secret to verify it with; run walcast setup")]
+    #[error("the worker has no secret to verify it with; grant its role select on walcast.secret")]
     NoSecret,
     #[error("it is not signed by walcast.emit")]
     Unsigned,
@@ -103,9 +103,7 @@ impl Verifier {
             let digits = secret.expose().strip_prefix("\\x").unwrap_or(secret.expose());
             decode_hex(digits.as_bytes()).filter(|secret| !secret.is_empty())
         };
-        Self {
-            secret: secret.and_then(decode),
-        }
+        Self { secret: secret.and_then(decode) }
     }
 
     /// The signed JSON.
@@ -121,10 +119,7 @@ impl Verifier {
             .chain_update(json)
             .finalize();
         let right = Sha256::new().chain_update(secret).chain_update(inner).finalize();
-        let difference = right
-            .iter()
-            .zip(&signature)
-            .fold(0, |seen, (a, b)| seen | (a ^ b));
+        let difference = right.iter().zip(&signature).fold(0, |seen, (a, b)| seen | (a ^ b));
         if difference != 0 || signature.len() != right.len() {
             return Err(Refusal::Unsigned);
         }
@@ -151,14 +146,7 @@ impl Verifier {
         let tags = read_tags(message.tags.unwrap_or_default(), compiled.tag_names())?;
         let (event_type, channel, audience) = match compiled.inherited.get_key_value(&*message.event_type) {
             Some((_, Inherited::Ambiguous)) => return Err(Refusal::Ambiguous),
-            Some((
-                event_type,
-                Inherited::One {
-                    channel,
-                    roles,
-                    needs_user,
-                },
-            )) => {
+            Some((event_type, Inherited::One { channel, roles, needs_user })) => {
                 let audience = narrow(roles, *needs_user, message.only)?;
                 (Arc::clone(event_type), Arc::clone(channel), audience)
             }
@@ -168,11 +156,7 @@ impl Verifier {
                     Some(only) => Some(audience(&only.roles, only.user)),
                     None => None,
                 };
-                (
-                    (&*message.event_type).into(),
-                    (&*message.channel).into(),
-                    audience,
-                )
+                ((&*message.event_type).into(), (&*message.channel).into(), audience)
             }
         };
         Ok(Emitted {
@@ -192,10 +176,7 @@ fn narrow(roles: &[Arc<str>], needs_user: bool, only: Option<Only>) -> Result<Op
     let Some(only) = only else {
         return match (needs_user, restricted) {
             (true, _) => Err(Refusal::UserMissing),
-            (false, true) => Ok(Some(Audience {
-                roles: roles.to_vec(),
-                user: None,
-            })),
+            (false, true) => Ok(Some(Audience { roles: roles.to_vec(), user: None })),
             (false, false) => Ok(None),
         };
     };
@@ -208,10 +189,7 @@ fn narrow(roles: &[Arc<str>], needs_user: bool, only: Option<Only>) -> Result<Op
     if needs_user && only.user.is_none() {
         return Err(Refusal::UserMissing);
     }
-    let within = only
-        .roles
-        .iter()
-        .all(|role| roles.iter().any(|known| **known == **role));
+    let within = only.roles.iter().all(|role| roles.iter().any(|known| **known == **role));
     if !within || (only.user.is_some() && !needs_user) {
         return Err(Refusal::OnlyTooWide);
     }
@@ -223,10 +201,7 @@ fn narrow(roles: &[Arc<str>], needs_user: bool, only: Option<Only>) -> Result<Op
 }
 
 fn audience(roles: &[String], user: Option<String>) -> Audience {
-    Audience {
-        roles: roles.iter().map(|role| role.as_str().into()).collect(),
-        user: user.map(Into::into),
-    }
+    Audience { roles: roles.iter().map(|role| role.as_str().into()).collect(), user: user.map(Into::into) }
 }
 
 /// Tags that the catalog does not know can't be filtered on, and are left out.
@@ -240,10 +215,7 @@ fn read_tags(given: BTreeMap<String, Value>, names: &[String]) -> Result<Tags, R
             Value::Array(values) => values,
             value => vec![value],
         };
-        let index = names
-            .iter()
-            .position(|known| *known == name)
-            .and_then(|index| u16::try_from(index).ok());
+        let index = names.iter().position(|known| *known == name).and_then(|index| u16::try_from(index).ok());
         for value in values {
             let text = match value {
                 Value::Null => continue,
@@ -261,17 +233,10 @@ fn read_tags(given: BTreeMap<String, Value>, names: &[String]) -> Result<Tags, R
 }
 
 fn decode_hex(digits: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: u8| {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let (pairs, rest) = digits.as_chunks::<2>();
     if !rest.is_empty() {
         return None;
     }
-    pairs
-        .iter()
-        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
-        .collect()
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }

@@ -6,9 +6,11 @@ use std::fmt::Write as _;
 use bytes::BytesMut;
 
 use crate::catalog::declaration::Image;
-use crate::catalog::event::EventId;
+use crate::catalog::event::{Epoch, EventId};
 use crate::catalog::rule::{Computed, Envelope, Field, Form, JoinField};
-use crate::catalog::value::encode_string;
+use crate::catalog::value::{Encoder, encode_string};
+use crate::postgres::Lsn;
+use crate::source::Operation;
 
 use super::bound::{BoundColumn, JoinEncoders};
 use super::row::Known;
@@ -24,6 +26,9 @@ pub(super) struct Frame {
     out: BytesMut,
     /// Names of the fields left out: JSON strings, with commas between.
     unchanged: BytesMut,
+    /// `<epoch>.<commit lsn>.`, the same for all events of a transaction.
+    prefix: String,
+    prefix_of: Option<(Epoch, Lsn)>,
 }
 
 impl Frame {
@@ -40,14 +45,25 @@ impl Frame {
         }
         self.out.clear();
         self.unchanged.clear();
-        let mut number = itoa::Buffer::new();
-        // Writing to a BytesMut does not fail.
-        let _ = write!(self.out, "id: {id}\ndata: ");
+        let of = Some((id.epoch, id.commit_lsn));
+        if self.prefix_of != of {
+            self.prefix.clear();
+            // Writing to a String does not fail.
+            let _ = write!(self.prefix, "{}.{}.", id.epoch, id.commit_lsn.as_u64());
+            self.prefix_of = of;
+        }
+        let mut ordinal = itoa::Buffer::new();
+        let ordinal = ordinal.format(id.ordinal).as_bytes();
+        self.out.extend_from_slice(b"id: ");
+        self.out.extend_from_slice(self.prefix.as_bytes());
+        self.out.extend_from_slice(ordinal);
+        self.out.extend_from_slice(b"\ndata: ");
         let json = self.out.len();
-        let _ = write!(self.out, "{{\"id\":\"{id}");
+        self.out.extend_from_slice(b"{\"id\":\"");
+        self.out.extend_from_slice(self.prefix.as_bytes());
+        self.out.extend_from_slice(ordinal);
         self.out.extend_from_slice(&envelope.event_type);
-        self.out
-            .extend_from_slice(number.format(commit_millis).as_bytes());
+        self.out.extend_from_slice(itoa::Buffer::new().format(commit_millis).as_bytes());
         self.out.extend_from_slice(b",\"organizationId\":");
         encode_string(organization.as_bytes(), &mut self.out);
         self.out.extend_from_slice(&envelope.channel);
@@ -66,7 +82,9 @@ impl Frame {
         let oversize = bytes as u64 > max_event;
         if oversize {
             self.out.truncate(data);
-            let _ = write!(self.out, "null,\"oversize\":{bytes}}}");
+            self.out.extend_from_slice(b"null,\"oversize\":");
+            self.out.extend_from_slice(itoa::Buffer::new().format(bytes).as_bytes());
+            self.out.extend_from_slice(b"}");
         }
         self.out.extend_from_slice(b"\n\n");
         oversize
@@ -88,10 +106,7 @@ impl Frame {
     ) -> bool {
         let (json, start) = self.open(id, envelope, commit_millis, organization);
         // In JSON a line break is white space between tokens; in a frame it would end the line.
-        self.out.extend(
-            data.bytes()
-                .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }),
-        );
+        self.out.extend(data.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
         self.close(json, start, max_event)
     }
 
@@ -134,10 +149,7 @@ impl Frame {
         let view = source.view;
         match &field.form {
             Form::Column(slot) => {
-                let encoder = view
-                    .bound
-                    .position(*slot)
-                    .and_then(|position| view.bound.column(position));
+                let encoder = view.bound.position(*slot).and_then(|position| view.bound.column(position));
                 let known = view.current(*slot);
                 self.write_known(
                     known,
@@ -199,7 +211,7 @@ impl Frame {
     fn write_known(
         &mut self,
         known: Known<'_>,
-        encoder: Option<&crate::catalog::value::Encoder>,
+        encoder: Option<&Encoder>,
         omit_null: bool,
         path: &str,
         source: &mut DataSource<'_, '_>,
@@ -248,9 +260,7 @@ impl Frame {
                 return self.write_null(field.omit_null);
             }
             Outcome::Error(error) => {
-                source
-                    .trouble
-                    .expression(source.view, source.rule, computed, &error);
+                source.trouble.expression(source.view, source.rule, computed, &error);
                 return self.write_null(field.omit_null);
             }
         }
@@ -346,7 +356,7 @@ impl Frame {
     fn write_previous(&mut self, path: &str, source: &mut DataSource<'_, '_>) {
         let view = source.view;
         let start = self.out.len();
-        if view.row.operation() != crate::source::Operation::Update {
+        if view.row.operation() != Operation::Update {
             self.out.extend_from_slice(b"null");
             return;
         }

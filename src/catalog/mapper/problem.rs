@@ -68,15 +68,7 @@ impl Problems {
             return;
         }
         let (text, sql) = describe();
-        self.known.insert(
-            key,
-            Problem {
-                kind: key.0,
-                text,
-                sql,
-                count: 1,
-            },
-        );
+        self.known.insert(key, Problem { kind: key.0, text, sql, count: 1 });
         self.revision += 1;
     }
 

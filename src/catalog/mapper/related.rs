@@ -44,11 +44,7 @@ impl Collected {
 
     fn bytes(&self) -> usize {
         let held = |held: &Held| {
-            if let Held::Text(text) = held {
-                text.len()
-            } else {
-                0
-            }
+            if let Held::Text(text) = held { text.len() } else { 0 }
         };
         self.0.iter().map(|value| size_of::<Held>() + held(value)).sum()
     }

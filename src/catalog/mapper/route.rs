@@ -29,11 +29,7 @@ pub(super) fn route<'a>(
     let is_delete = row.operation() == Operation::Delete;
     let whole = |organization| {
         let half = Some((row, organization));
-        if is_delete {
-            Halves { old: half, new: None }
-        } else {
-            Halves { old: None, new: half }
-        }
+        if is_delete { Halves { old: half, new: None } } else { Halves { old: None, new: half } }
     };
     let Some(slot) = rules.organization else {
         return Some(whole(OrganizationId::EVERY));
@@ -41,11 +37,9 @@ pub(super) fn route<'a>(
     let column = bound.position(slot)?;
     // Some(None) is nobody's: null, or a claim to be every organization, which all of them would see.
     let read = |known: Known<'a>| match known {
-        Known::Text(text) => Some(
-            std::str::from_utf8(text)
-                .ok()
-                .filter(|id| !matches!(*id, OrganizationId::EVERY | "")),
-        ),
+        Known::Text(text) => {
+            Some(std::str::from_utf8(text).ok().filter(|id| !matches!(*id, OrganizationId::EVERY | "")))
+        }
         Known::Null => Some(None),
         Known::Unchanged | Known::Unlogged => None,
     };

@@ -88,9 +88,7 @@ impl<'a> Cells<'a> {
     }
 
     pub(super) fn recycle(self, scratch: &mut Scratch) {
-        scratch
-            .0
-            .extend([self.new, self.old].into_iter().flatten().map(reuse));
+        scratch.0.extend([self.new, self.old].into_iter().flatten().map(reuse));
     }
 }
 
@@ -111,20 +109,12 @@ impl<'a> Row<'a> {
 
     /// What the organization that the row has left sees.
     pub(super) const fn left(self) -> Self {
-        Self {
-            operation: Operation::Delete,
-            new: None,
-            ..self
-        }
+        Self { operation: Operation::Delete, new: None, ..self }
     }
 
     /// What the organization that it has come to sees.
     pub(super) const fn arrived(self) -> Self {
-        Self {
-            operation: Operation::Insert,
-            before: Before::None,
-            ..self
-        }
+        Self { operation: Operation::Insert, before: Before::None, ..self }
     }
 
     pub(super) const fn has_old(&self) -> bool {
@@ -176,10 +166,7 @@ impl<'a> Row<'a> {
     }
 
     fn in_identity(&self, column: usize) -> bool {
-        self.relation
-            .columns
-            .get(column)
-            .is_some_and(|column| column.is_key)
+        self.relation.columns.get(column).is_some_and(|column| column.is_key)
     }
 }
 

@@ -47,10 +47,7 @@ impl Run<'_> {
                     _ => self.trouble.undecided(view),
                 }
                 self.trouble.counters.syncs += 1;
-                let kind = Kind::Sync {
-                    reason: SyncReason::Unroutable,
-                    channels: &rule.channels,
-                };
+                let kind = Kind::Sync { reason: SyncReason::Unroutable, channels: &rule.channels };
                 return sink(Event {
                     id,
                     organization: view.organization,
@@ -72,9 +69,7 @@ impl Run<'_> {
             rule: index,
             max_event: self.max_event,
         };
-        let oversize = self
-            .frame
-            .write(id, &rule.envelope, commit_millis, &rule.data, &mut source);
+        let oversize = self.frame.write(id, &rule.envelope, commit_millis, &rule.data, &mut source);
         self.trouble.counters.events += 1;
         self.trouble.counters.oversize += u64::from(oversize);
         sink(Event {
@@ -106,10 +101,9 @@ impl Run<'_> {
             }
         };
         match user {
-            Some(user) => Some(Some(Arc::new(Audience {
-                roles: only.roles.roles.clone(),
-                user: Some(user.into()),
-            }))),
+            Some(user) => {
+                Some(Some(Arc::new(Audience { roles: only.roles.roles.clone(), user: Some(user.into()) })))
+            }
             None if only.roles.roles.is_empty() => None,
             None => Some(Some(Arc::clone(&only.roles))),
         }
@@ -124,10 +118,7 @@ impl Run<'_> {
                 Operation::Update => view.old(*slot),
                 Operation::Insert | Operation::Delete => current,
             };
-            for known in [Some(current), (old != current).then_some(old)]
-                .into_iter()
-                .flatten()
-            {
+            for known in [Some(current), (old != current).then_some(old)].into_iter().flatten() {
                 match known {
                     Known::Text(text) => self.tags.push(*name, text),
                     Known::Null => {}

@@ -1,5 +1,6 @@
 mod data;
 mod emit;
+mod isolation;
 mod joins;
 mod reference;
 mod route;
@@ -37,15 +38,8 @@ struct Seen {
 
 #[derive(Debug, PartialEq)]
 enum What {
-    Frame {
-        event_type: String,
-        channel: String,
-        frame: String,
-    },
-    Sync {
-        reason: SyncReason,
-        channels: Vec<String>,
-    },
+    Frame { event_type: String, channel: String, frame: String },
+    Sync { reason: SyncReason, channels: Vec<String> },
 }
 
 impl Bench {
@@ -123,47 +117,28 @@ impl Bench {
     }
 
     fn problems(&self) -> Vec<(ProblemKind, u64)> {
-        self.mapper
-            .problems()
-            .map(|problem| (problem.kind, problem.count))
-            .collect()
+        self.mapper.problems().map(|problem| (problem.kind, problem.count)).collect()
     }
 }
 
 impl Seen {
     fn of(event: &Event<'_>, compiled: &Compiled) -> Self {
         assert_eq!(event.commit_millis, COMMIT_MILLIS);
-        assert_eq!(
-            (event.id.epoch, event.id.commit_lsn),
-            (Epoch::new(0xe1), Lsn::new(COMMIT_LSN))
-        );
+        assert_eq!((event.id.epoch, event.id.commit_lsn), (Epoch::new(0xe1), Lsn::new(COMMIT_LSN)));
         let (tags, what) = match &event.kind {
-            Kind::Data {
-                event_type,
-                channel,
-                tags,
-                frame,
-            } => {
+            Kind::Data { event_type, channel, tags, frame } => {
                 let name = |index: u16| compiled.tag_names()[usize::from(index)].clone();
-                let tags = tags
-                    .iter()
-                    .map(|(index, value)| (name(index), String::from_utf8_lossy(value).into()));
+                let tags =
+                    tags.iter().map(|(index, value)| (name(index), String::from_utf8_lossy(value).into()));
                 let frame = String::from_utf8(frame.to_vec()).expect("UTF-8");
                 (
                     tags.collect(),
-                    What::Frame {
-                        event_type: event_type.to_string(),
-                        channel: channel.to_string(),
-                        frame,
-                    },
+                    What::Frame { event_type: event_type.to_string(), channel: channel.to_string(), frame },
                 )
             }
             Kind::Sync { reason, channels } => (
                 Vec::new(),
-                What::Sync {
-                    reason: *reason,
-                    channels: channels.iter().map(ToString::to_string).collect(),
-                },
+                What::Sync { reason: *reason, channels: channels.iter().map(ToString::to_string).collect() },
             ),
         };
         Self {
@@ -193,10 +168,7 @@ impl Seen {
             .expect("a blank line");
         assert!(!json.contains('\n'), "{json}");
         let parsed: serde_json::Value = serde_json::from_str(json).expect("JSON");
-        assert_eq!(
-            parsed["id"],
-            format!("00000000000000e1.{COMMIT_LSN}.{}", self.ordinal)
-        );
+        assert_eq!(parsed["id"], format!("00000000000000e1.{COMMIT_LSN}.{}", self.ordinal));
         json
     }
 
@@ -213,9 +185,6 @@ impl Seen {
     }
 
     fn tags(&self) -> Vec<(&str, &str)> {
-        self.tags
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect()
+        self.tags.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
 }

@@ -72,37 +72,23 @@ impl Trouble {
         error: &EvalError,
     ) {
         self.counters.failed_expressions += 1;
-        self.problems.add(
-            (ProblemKind::Expression, view.bound.relation.id.0 as usize, rule),
-            || {
-                let event = view.rules.rules.get(rule).map_or("", |rule| &rule.event_type);
-                let name = &view.rules.name;
-                (
-                    format!(
-                        "event {event:?} of {name}: expression {:?} failed: {error}",
-                        computed.source
-                    ),
-                    None,
-                )
-            },
-        );
+        self.problems.add((ProblemKind::Expression, view.bound.relation.id.0 as usize, rule), || {
+            let event = view.rules.rules.get(rule).map_or("", |rule| &rule.event_type);
+            let name = &view.rules.name;
+            (format!("event {event:?} of {name}: expression {:?} failed: {error}", computed.source), None)
+        });
     }
 
     /// A row whose organization is null, or is `*`, which no row may claim.
     pub(super) fn no_organization(&mut self, rules: &TableRules, relation: u32) {
         self.counters.no_organization += 1;
-        self.problems
-            .add((ProblemKind::NoOrganization, relation as usize, 0), || {
-                let column = rules
-                    .organization
-                    .and_then(|slot| rules.columns.get(slot))
-                    .map_or("", String::as_str);
-                let text = format!(
-                    "rows of {} have no organization in {column:?}; they make no events",
-                    rules.name
-                );
-                (text, None)
-            });
+        self.problems.add((ProblemKind::NoOrganization, relation as usize, 0), || {
+            let column =
+                rules.organization.and_then(|slot| rules.columns.get(slot)).map_or("", String::as_str);
+            let text =
+                format!("rows of {} have no organization in {column:?}; they make no events", rules.name);
+            (text, None)
+        });
     }
 
     pub(super) fn emit(&mut self, reason: &super::emit::Refusal) {

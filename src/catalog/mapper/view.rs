@@ -70,36 +70,21 @@ impl<'a> View<'a> {
         related: &'a Related,
     ) -> Self {
         let joins = rules.joins.iter().map(|_| OnceLock::new()).collect();
-        Self {
-            rules,
-            bound,
-            row,
-            organization,
-            mirror,
-            related,
-            joins,
-            met: AtomicU8::new(0),
-        }
+        Self { rules, bound, row, organization, mirror, related, joins, met: AtomicU8::new(0) }
     }
 
     /// A column of the new row (of the old one on delete); null when it is gone from the table.
     pub(super) fn current(&self, slot: usize) -> Known<'a> {
-        self.bound
-            .position(slot)
-            .map_or(Known::Null, |column| self.row.current(column))
+        self.bound.position(slot).map_or(Known::Null, |column| self.row.current(column))
     }
 
     pub(super) fn old(&self, slot: usize) -> Known<'a> {
-        self.bound
-            .position(slot)
-            .map_or(Known::Null, |column| self.row.old(column))
+        self.bound.position(slot).map_or(Known::Null, |column| self.row.old(column))
     }
 
     /// A column that is gone does not change.
     fn changed(&self, slot: usize) -> Option<bool> {
-        self.bound
-            .position(slot)
-            .map_or(Some(false), |column| self.row.changed(column))
+        self.bound.position(slot).map_or(Some(false), |column| self.row.changed(column))
     }
 
     /// The row of a join, found when first asked for.
@@ -115,6 +100,7 @@ impl<'a> View<'a> {
             };
             let organization = join.scoped.then_some(self.organization.as_bytes());
             match &join.source {
+                JoinSource::Gone => JoinRow::None,
                 JoinSource::Mirror { table, index } => {
                     let Some(table) = self.mirror.find(table) else {
                         return JoinRow::Unknown;
@@ -136,18 +122,15 @@ impl<'a> View<'a> {
 
     /// A column of a join's row; null where there is no row.
     pub(super) fn join_column(&self, join: usize, column: usize) -> Known<'_> {
-        let Some(taken) = self
-            .rules
-            .joins
-            .get(join)
-            .and_then(|join| join.columns.get(column))
-        else {
+        let Some(taken) = self.rules.joins.get(join).and_then(|join| join.columns.get(column)) else {
             return Known::Unlogged;
         };
         match self.join(join) {
             JoinRow::None => Known::Null,
-            JoinRow::Mirrored(row) => row.cell(taken.position).map_or(Known::Null, Known::Text),
-            JoinRow::Collected(row) => row.get(taken.position),
+            JoinRow::Mirrored(row) => {
+                taken.position.and_then(|position| row.cell(position)).map_or(Known::Null, Known::Text)
+            }
+            JoinRow::Collected(row) => taken.position.map_or(Known::Null, |position| row.get(position)),
             JoinRow::Unknown => Known::Unlogged,
         }
     }
@@ -245,19 +228,12 @@ impl Rows for View<'_> {
 
     fn cell(&self, row: usize, column: usize) -> expression::Cell<'_> {
         let known = match row {
-            Scope::NEW => self
-                .slot_in_scope(column)
-                .map_or(Known::Null, |slot| self.current(slot)),
-            Scope::OLD => self
-                .slot_in_scope(column)
-                .map_or(Known::Null, |slot| self.old(slot)),
+            Scope::NEW => self.slot_in_scope(column).map_or(Known::Null, |slot| self.current(slot)),
+            Scope::OLD => self.slot_in_scope(column).map_or(Known::Null, |slot| self.old(slot)),
             _ => {
                 let join = row - FIRST_JOIN;
-                let taken = self
-                    .rules
-                    .joins
-                    .get(join)
-                    .and_then(|join| join.scope.get(column).copied().flatten());
+                let taken =
+                    self.rules.joins.get(join).and_then(|join| join.scope.get(column).copied().flatten());
                 taken.map_or(Known::Null, |taken| self.join_column(join, taken))
             }
         };
@@ -276,10 +252,7 @@ impl Rows for View<'_> {
     }
 
     fn changed(&self, column: usize) -> bool {
-        match self
-            .slot_in_scope(column)
-            .map_or(Some(false), |slot| View::changed(self, slot))
-        {
+        match self.slot_in_scope(column).map_or(Some(false), |slot| View::changed(self, slot)) {
             Some(changed) => changed,
             None => {
                 self.meet(MET_UNLOGGED);

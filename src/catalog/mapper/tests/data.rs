@@ -1,3 +1,5 @@
+//! What stands in `data`, and what when the log does not have it.
+
 use super::*;
 
 const SCHEMA: &str = "
@@ -51,10 +53,7 @@ fn null_is_left_out_only_where_that_is_asked_for() {
     let change = bench.insert("bays", "b1|o1|10|4|∅|∅|∅|∅");
     assert_eq!(bench.data(change), r#"{"id":"b1","note":null}"#);
     let change = bench.insert("bays", "b1|o1|10|4|x|∅|∅|∅");
-    assert_eq!(
-        bench.data(change),
-        r#"{"first":"x","id":"b1","note":"x","gone":"x"}"#
-    );
+    assert_eq!(bench.data(change), r#"{"first":"x","id":"b1","note":"x","gone":"x"}"#);
 }
 
 #[test]
@@ -122,10 +121,7 @@ fn an_unchanged_toast_value_comes_from_the_old_row() {
     let mut bench =
         bench("note = \"note\"\nchanged = { changed = true }\nloud = { expr = \"new.note + '!'\" }");
     let change = bench.update("bays", "b1|o1|10|4|long|∅|∅|∅", "b1|o1|10|4|~|∅|∅|t");
-    assert_eq!(
-        bench.data(change),
-        r#"{"note":"long","changed":["onSale"],"loud":"long!"}"#
-    );
+    assert_eq!(bench.data(change), r#"{"note":"long","changed":["onSale"],"loud":"long!"}"#);
 }
 
 #[test]
@@ -155,10 +151,7 @@ fn an_event_above_the_limit_goes_without_its_data() {
     let json = bench.json(change);
     let head = fits.split_once("\"data\":").expect("data").0;
     assert_eq!(json, format!("{head}\"data\":null,\"oversize\":201}}"));
-    assert_eq!(
-        (bench.mapper.counters().events, bench.mapper.counters().oversize),
-        (2, 1)
-    );
+    assert_eq!((bench.mapper.counters().events, bench.mapper.counters().oversize), (2, 1));
 }
 
 #[test]
@@ -185,17 +178,40 @@ fn a_column_that_is_gone_is_null_and_a_problem_until_it_is_back() {
 }
 
 #[test]
-fn a_type_that_is_not_known_is_told_before_it_is_encoded() {
-    let mut bench = bench("id = \"id\"");
+fn a_type_that_is_not_known_is_asked_for_a_few_times_and_no_more() {
+    let mut bench = bench("id = \"id\"\nnote = \"note\"");
     let mut relation = (**bench.relation("bays")).clone();
     assert!(!bench.mapper.unknown_types(&relation));
     relation.columns[4].type_oid = 99_999;
+    let mut elsewhere = relation.clone();
+    (elsewhere.name, elsewhere.id) = ("other".to_owned(), RelationId(999));
     let relation = Arc::new(relation);
-    assert!(bench.mapper.unknown_types(&relation));
-    bench.map(vec![fixture::insert(&relation, ROW)]);
-    assert!(bench.mapper.unknown_types(&relation));
-    let mut elsewhere = (*relation).clone();
-    elsewhere.name = "other".to_owned();
-    elsewhere.id = RelationId(999);
-    assert!(!bench.mapper.unknown_types(&elsewhere));
+    for attempt in 0..TYPE_ATTEMPTS {
+        bench.mapper.transaction.commit_lsn = Lsn::new(u64::from(attempt));
+        assert!(bench.mapper.unknown_types(&relation));
+        assert!(!bench.mapper.unknown_types(&relation), "once a transaction");
+        assert!(!bench.mapper.unknown_types(&elsewhere), "no event is made of it");
+    }
+    assert_eq!(bench.data(fixture::insert(&relation, ROW)), r#"{"id":"b1","note":"a \"note\""}"#);
+    assert!(!bench.mapper.unknown_types(&relation));
+}
+
+#[test]
+fn a_type_that_was_learned_changes_how_values_are_written() {
+    let mut bench = bench("note = \"note\"");
+    let mut relation = (**bench.relation("bays")).clone();
+    relation.columns[4].type_oid = 99_999;
+    let relation = Arc::new(relation);
+    let change = fixture::insert(&relation, "b1|o1|10|4|7|∅|∅|∅");
+    assert_eq!(bench.data(change.clone()), r#"{"note":"7"}"#);
+    let mut types = Types::builtin();
+    types.insert(crate::postgres::schema::Type {
+        oid: 99_999,
+        schema: "public".to_owned(),
+        name: "level".to_owned(),
+        kind: crate::postgres::schema::TypeKind::Domain { base: 23 },
+    });
+    bench.mapper.set_types(Arc::new(types));
+    assert!(!bench.mapper.unknown_types(&relation));
+    assert_eq!(bench.data(change), r#"{"note":7}"#);
 }

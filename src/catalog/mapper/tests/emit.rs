@@ -1,3 +1,5 @@
+//! Emitted events: what is trusted, what is refused, what the catalog adds.
+
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
@@ -76,10 +78,7 @@ fn an_emitted_event_goes_out_as_given_in_its_place() {
     let json = "{\"organization_id\": \"o\\u00e9\", \"type\": \"deploy:done\", \"channel\": \"custom\", \
                 \"tags\": {\"kind\": [\"a\", 7, null, true], \"other\": \"x\"}, \"only\": null, \
                 \"data\": {\"b\": 1,\n \"a\": [\"x\\ny\"]}}";
-    let seen = bench.map(vec![
-        bench.insert("notes", "n1|o1|u1|k"),
-        message(signed(XID, json)),
-    ]);
+    let seen = bench.map(vec![bench.insert("notes", "n1|o1|u1|k"), message(signed(XID, json))]);
     let emitted = seen.last().expect("an event");
     assert_eq!(
         emitted.frame(),
@@ -134,7 +133,7 @@ fn without_a_secret_nothing_is_trusted() {
     let problem = bench.mapper.problems().next().expect("a problem");
     assert_eq!(
         problem.text,
-        "an emitted event was dropped: the worker has no secret to verify it with; run walcast setup"
+        "an emitted event was dropped: the worker has no secret to verify it with; grant its role select on walcast.secret"
     );
 }
 
@@ -165,9 +164,7 @@ fn names_organizations_and_shapes_are_checked() {
         assert_eq!(bench.map(vec![message(signed(XID, json))]), [], "{json}");
     }
     assert_eq!(bench.mapper.counters().refused_emits, 14);
-    let seen = bench.map(vec![emit(
-        r#""type":"t","data":null,"only":{"roles":["x"],"user":"u1"}"#,
-    )]);
+    let seen = bench.map(vec![emit(r#""type":"t","data":null,"only":{"roles":["x"],"user":"u1"}"#)]);
     assert_eq!(seen[0].audience, audience(&["x"], Some("u1")));
 }
 
@@ -188,26 +185,17 @@ fn a_catalogued_type_inherits_its_channel_and_only() {
         on("notes", audience(&[], Some("u")))
     );
     assert_eq!(one(r#""type":"note.user","data":{}"#), None);
-    assert_eq!(
-        one(r#""type":"note.user","data":{},"only":{"roles":["admin"]}"#),
-        None
-    );
+    assert_eq!(one(r#""type":"note.user","data":{},"only":{"roles":["admin"]}"#), None);
     assert_eq!(
         one(r#""type":"note.user","data":{},"only":{"user":"u"}"#),
         on("notes", audience(&["admin"], Some("u")))
     );
-    assert_eq!(
-        one(r#""type":"note.roles","data":{}"#),
-        on("board", audience(&["admin", "manager"], None))
-    );
+    assert_eq!(one(r#""type":"note.roles","data":{}"#), on("board", audience(&["admin", "manager"], None)));
     assert_eq!(
         one(r#""type":"note.roles","data":{},"only":{"roles":["admin"]}"#),
         on("board", audience(&["admin"], None))
     );
-    assert_eq!(
-        one(r#""type":"note.roles","data":{},"only":{"roles":["member"]}"#),
-        None
-    );
+    assert_eq!(one(r#""type":"note.roles","data":{},"only":{"roles":["member"]}"#), None);
     assert_eq!(one(r#""type":"note.roles","data":{},"only":{"user":"u"}"#), None);
     assert_eq!(one(r#""type":"note.twice","data":{}"#), None);
 }

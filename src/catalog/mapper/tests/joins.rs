@@ -1,3 +1,5 @@
+//! Lookups and related rows.
+
 use super::*;
 
 const SCHEMA: &str = "
@@ -38,12 +40,7 @@ lot = { from = "lot", fields = { totalSlots = "total_slots" } }
 "#;
 
 fn data(seen: &Seen) -> &str {
-    seen.json()
-        .split_once("\"data\":")
-        .expect("data")
-        .1
-        .strip_suffix('}')
-        .expect("an object")
+    seen.json().split_once("\"data\":").expect("data").1.strip_suffix('}').expect("an object")
 }
 
 #[test]
@@ -82,18 +79,12 @@ fn a_related_row_of_another_organization_does_not_count() {
         bench.insert("gate_events", "g3|∅|l1|nobodys|∅"),
         bench.insert("lots", "l1|o1|10|1"),
     ]);
-    let all: Vec<_> = seen
-        .iter()
-        .map(|seen| (seen.organization.as_str(), data(seen)))
-        .collect();
+    let all: Vec<_> = seen.iter().map(|seen| (seen.organization.as_str(), data(seen))).collect();
     assert_eq!(
         all,
         [
             ("o2", r#"{"id":"g2","occupied":null,"empty":-1,"lot":null}"#),
-            (
-                "o1",
-                r#"{"id":"l1","event":"mine","first":"mine","gate":{"id":"g1"}}"#
-            ),
+            ("o1", r#"{"id":"l1","event":"mine","first":"mine","gate":{"id":"g1"}}"#),
         ]
     );
 }
@@ -103,10 +94,7 @@ fn a_lookup_shows_the_mirror_as_of_the_change() {
     let mut bench = Bench::new(SCHEMA, CATALOG);
     bench.map(vec![bench.insert("lots", "l1|o1|10|4")]);
     let seen = bench.map(vec![bench.insert("gate_events", "g1|o1|l1|entry|∅")]);
-    assert_eq!(
-        data(&seen[0]),
-        r#"{"id":"g1","occupied":4,"empty":6,"lot":{"totalSlots":10}}"#
-    );
+    assert_eq!(data(&seen[0]), r#"{"id":"g1","occupied":4,"empty":6,"lot":{"totalSlots":10}}"#);
     let seen = bench.map(vec![bench.insert("gate_events", "g1|o2|l1|entry|∅")]);
     assert_eq!(
         data(&seen[0]),
@@ -114,10 +102,7 @@ fn a_lookup_shows_the_mirror_as_of_the_change() {
         "another organization's lot"
     );
     let seen = bench.map(vec![bench.insert("gate_events", "g1|o1|∅|entry|∅")]);
-    assert_eq!(
-        data(&seen[0]),
-        r#"{"id":"g1","occupied":null,"empty":-1,"lot":null}"#
-    );
+    assert_eq!(data(&seen[0]), r#"{"id":"g1","occupied":null,"empty":-1,"lot":null}"#);
     assert_eq!(bench.problems(), []);
 }
 
@@ -134,10 +119,7 @@ fn a_table_without_organization_is_everybodys_to_look_up() {
         data = { maker = { from = "maker", column = "name" } }
     "#;
     let mut bench = Bench::new(SCHEMA, catalog);
-    let seen = bench.map(vec![
-        bench.insert("makers", "l1|Acme"),
-        bench.insert("lots", "l1|o1|1|1"),
-    ]);
+    let seen = bench.map(vec![bench.insert("makers", "l1|Acme"), bench.insert("lots", "l1|o1|1|1")]);
     assert_eq!(data(&seen[0]), r#"{"maker":"Acme"}"#);
 }
 
@@ -147,10 +129,8 @@ fn a_join_follows_its_tables_types_as_the_stream_tells_them() {
     let mut relation = (**bench.relation("gate_events")).clone();
     relation.columns[4].type_oid = 25;
     let relation = Arc::new(relation);
-    let seen = bench.map(vec![
-        fixture::insert(&relation, "g1|o1|l1|entry|5"),
-        bench.insert("lots", "l1|o1|1|1"),
-    ]);
+    let seen =
+        bench.map(vec![fixture::insert(&relation, "g1|o1|l1|entry|5"), bench.insert("lots", "l1|o1|1|1")]);
     assert_eq!(
         data(&seen[0]),
         r#"{"id":"l1","event":"entry","first":"entry","gate":{"id":"g1","duration":"5"}}"#
@@ -161,28 +141,14 @@ fn a_join_follows_its_tables_types_as_the_stream_tells_them() {
 fn more_related_rows_than_are_kept_are_told_and_never_guessed() {
     let mut bench = Bench::new(SCHEMA, CATALOG);
     let long = "x".repeat(1 << 20);
-    let mut changes: Vec<_> = (0..65)
-        .map(|n| bench.insert("gate_events", &format!("g{n}|o1|l{n}|{long}|∅")))
-        .collect();
+    let mut changes: Vec<_> =
+        (0..65).map(|n| bench.insert("gate_events", &format!("g{n}|o1|l{n}|{long}|∅"))).collect();
     changes.push(bench.insert("lots", "l1|o1|10|1"));
     let seen = bench.map(changes);
     assert_eq!(seen.len(), 66);
-    assert!(
-        seen[..65]
-            .iter()
-            .all(|seen| seen.event_type() == "unroutable" && seen.organization == "o1")
-    );
+    assert!(seen[..65].iter().all(|seen| seen.event_type() == "unroutable" && seen.organization == "o1"));
     assert_eq!(data(&seen[65]), r#"{"id":"l1","first":null,"gate":null}"#);
-    assert!(
-        bench
-            .problems()
-            .iter()
-            .all(|(kind, _)| *kind == ProblemKind::RelatedRows)
-    );
+    assert!(bench.problems().iter().all(|(kind, _)| *kind == ProblemKind::RelatedRows));
     let seen = bench.map(vec![bench.insert("gate_events", "g1|o1|l9|entry|∅")]);
-    assert_eq!(
-        seen[0].event_type(),
-        "gate",
-        "the next transaction is whole again"
-    );
+    assert_eq!(seen[0].event_type(), "gate", "the next transaction is whole again");
 }

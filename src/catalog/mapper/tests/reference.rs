@@ -14,13 +14,7 @@ fn bench() -> Bench {
     };
     Bench {
         mirror: Mirror::new(compiled.mirror_specs().to_vec(), 1 << 20),
-        mapper: Mapper::new(
-            compiled,
-            Arc::new(Types::builtin()),
-            Epoch::new(0xe1),
-            1 << 20,
-            None,
-        ),
+        mapper: Mapper::new(compiled, Arc::new(Types::builtin()), Epoch::new(0xe1), 1 << 20, None),
         relations: fixture::relations(&schema, ReplicaIdentity::Full),
     }
 }
@@ -132,10 +126,7 @@ fn activities() {
         ]
     );
     assert_eq!(seen[0].tags(), [("status", "open")]);
-    assert_eq!(
-        seen[3].tags(),
-        [("assignedTo", "u2"), ("status", "closed"), ("status", "open")]
-    );
+    assert_eq!(seen[3].tags(), [("assignedTo", "u2"), ("status", "closed"), ("status", "open")]);
 }
 
 #[test]
@@ -174,10 +165,7 @@ fn parking() {
             total - occupied
         )
     };
-    assert_eq!(
-        lines,
-        [format!("capacity_update@lots {{{}}}", numbers(0, 0, "0"))]
-    );
+    assert_eq!(lines, [format!("capacity_update@lots {{{}}}", numbers(0, 0, "0"))]);
     assert_eq!(seen[0].tags(), [("parkingLotId", "l1")]);
 
     let (lines, _) = run(|bench| {
@@ -188,13 +176,7 @@ fn parking() {
         ]
     });
     let exit = "\"event\":\"vehicle_exit\",\"plateNumber\":\"B-1\"";
-    assert_eq!(
-        lines,
-        [format!(
-            "capacity_update@lots {{{},{exit},\"duration\":60}}",
-            numbers(8, 2, "0.25")
-        )]
-    );
+    assert_eq!(lines, [format!("capacity_update@lots {{{},{exit},\"duration\":60}}", numbers(8, 2, "0.25"))]);
 
     let mut bench = bench();
     bench.map(vec![bench.insert("lots", &lot(8, 8))]);
@@ -245,10 +227,7 @@ fn issues_come_in_the_order_of_the_contract() {
         bench.update("issues", &row("open", "∅"), &row("resolved", "u2")),
         bench.delete("issues", &row("resolved", "u2")),
     ]);
-    let types: Vec<_> = seen
-        .iter()
-        .map(|seen| (seen.ordinal, seen.event_type()))
-        .collect();
+    let types: Vec<_> = seen.iter().map(|seen| (seen.ordinal, seen.event_type())).collect();
     assert_eq!(
         types,
         [
@@ -272,19 +251,13 @@ fn issues_come_in_the_order_of_the_contract() {
     };
     let lines = lines(&seen);
     let of = |action: &str, status: &str, to: &str| {
-        format!(
-            "issue:{action}@issues {{\"action\":\"{action}\",\"issue\":{}}}",
-            issue(status, to)
-        )
+        format!("issue:{action}@issues {{\"action\":\"{action}\",\"issue\":{}}}", issue(status, to))
     };
     assert_eq!(lines[0], of("created", "open", "null"));
     assert_eq!(lines[3], of("resolved", "resolved", "\"u2\""));
     assert_eq!(lines[4], of("assigned", "resolved", "\"u2\""));
     assert_eq!(lines[6], of("deleted", "resolved", "\"u2\""));
-    assert_eq!(
-        lines[7],
-        r#"heatmap:updated@heatmap {"campusId":"c1","buildingId":null,"category":"leak"}"#
-    );
+    assert_eq!(lines[7], r#"heatmap:updated@heatmap {"campusId":"c1","buildingId":null,"category":"leak"}"#);
     assert_eq!(
         seen[2].tags(),
         [
@@ -305,11 +278,7 @@ fn people_and_organizations() {
     let (lines, seen) = run(|bench| {
         vec![
             bench.insert("memberships", &format!("o1|u1|admin|{AT}")),
-            bench.update(
-                "memberships",
-                &format!("o1|u1|admin|{AT}"),
-                &format!("o1|u1|member|{AT}"),
-            ),
+            bench.update("memberships", &format!("o1|u1|admin|{AT}"), &format!("o1|u1|member|{AT}")),
             bench.delete("memberships", &format!("o1|u1|member|{AT}")),
             bench.update("organizations", &organization("free"), &organization("pro")),
             bench.insert("notifications", &format!("n1|o1|u1|Hi|∅|∅|{AT}")),

@@ -1,3 +1,5 @@
+//! Whose an event is, whether there is one, and which id it has.
+
 use super::*;
 
 const SCHEMA: &str = "
@@ -105,14 +107,7 @@ fn the_same_transaction_gives_the_same_bytes_again() {
 fn a_row_that_changes_organization_is_deleted_in_the_old_and_inserted_in_the_new() {
     let mut bench = bench();
     let seen = bench.map(vec![bench.update("bays", "b1|o1|open|u1|c1", "b1|o2|open|u1|c2")]);
-    assert_eq!(
-        outlines(&seen),
-        [
-            (2, "o2", "bay_created"),
-            (8, "o2", "bay_moved"),
-            (9, "o1", "bay_deleted")
-        ]
-    );
+    assert_eq!(outlines(&seen), [(2, "o2", "bay_created"), (8, "o2", "bay_moved"), (9, "o1", "bay_deleted")]);
     assert_eq!(seen[0].tags(), [("status", "open"), ("campusId", "c2")]);
     assert_eq!(seen[2].tags(), [("status", "open"), ("campusId", "c1")]);
 }
@@ -120,19 +115,9 @@ fn a_row_that_changes_organization_is_deleted_in_the_old_and_inserted_in_the_new
 #[test]
 fn an_update_is_tagged_by_its_old_and_its_new_values() {
     let mut bench = bench();
-    let seen = bench.map(vec![bench.update(
-        "bays",
-        "b1|o1|open|u1|∅",
-        "b1|o1|closed|u1|c2",
-    )]);
-    assert_eq!(
-        outlines(&seen),
-        [(4, "o1", "bay_updated"), (8, "o1", "bay_moved")]
-    );
-    assert_eq!(
-        seen[0].tags(),
-        [("status", "closed"), ("status", "open"), ("campusId", "c2")]
-    );
+    let seen = bench.map(vec![bench.update("bays", "b1|o1|open|u1|∅", "b1|o1|closed|u1|c2")]);
+    assert_eq!(outlines(&seen), [(4, "o1", "bay_updated"), (8, "o1", "bay_moved")]);
+    assert_eq!(seen[0].tags(), [("status", "closed"), ("status", "open"), ("campusId", "c2")]);
     assert_eq!(seen[1].tags(), [("campusId", "c2")]);
 }
 
@@ -141,24 +126,13 @@ fn conditions_must_all_hold() {
     let mut bench = bench();
     let mut types = |old: &str, new: &str| {
         let seen = bench.map(vec![bench.update("bays", old, new)]);
-        seen.iter()
-            .map(|seen| seen.event_type().to_owned())
-            .collect::<Vec<_>>()
+        seen.iter().map(|seen| seen.event_type().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(types("b|o|open|u1|c1", "b|o|open|u1|c1"), ["bay_updated"]);
-    assert_eq!(
-        types("b|o|open|u1|c1", "b|o|open|u2|c1"),
-        ["bay_updated", "bay_moved"]
-    );
+    assert_eq!(types("b|o|open|u1|c1", "b|o|open|u2|c1"), ["bay_updated", "bay_moved"]);
     assert_eq!(types("b|o|open|u1|c1", "b|o|hidden|u2|c1"), ["bay_updated"]);
-    assert_eq!(
-        types("b|o|open|u1|c1", "b|o|resolved|u1|c1"),
-        ["bay_updated", "bay_resolved"]
-    );
-    assert_eq!(
-        types("b|o|resolved|u1|c1", "b|o|resolved|∅|c1"),
-        ["bay_updated", "bay_moved"]
-    );
+    assert_eq!(types("b|o|open|u1|c1", "b|o|resolved|u1|c1"), ["bay_updated", "bay_resolved"]);
+    assert_eq!(types("b|o|resolved|u1|c1", "b|o|resolved|∅|c1"), ["bay_updated", "bay_moved"]);
     assert_eq!(types("b|o|resolved|u1|c1", "b|o|∅|u1|c1"), ["bay_updated"]);
 }
 
@@ -167,10 +141,7 @@ fn a_row_of_no_organization_makes_no_event() {
     let mut bench = bench();
     for nobody in ["∅", "*", ""] {
         let row = format!("b1|{nobody}|open|u1|c1");
-        assert_eq!(
-            bench.map(vec![bench.insert("bays", &row), bench.delete("bays", &row)]),
-            []
-        );
+        assert_eq!(bench.map(vec![bench.insert("bays", &row), bench.delete("bays", &row)]), []);
     }
     assert_eq!(bench.problems(), [(ProblemKind::NoOrganization, 6)]);
     let seen = bench.map(vec![
@@ -179,11 +150,7 @@ fn a_row_of_no_organization_makes_no_event() {
     ]);
     assert_eq!(
         outlines(&seen),
-        [
-            (2, "o1", "bay_created"),
-            (8, "o1", "bay_moved"),
-            (19, "o1", "bay_deleted")
-        ]
+        [(2, "o1", "bay_created"), (8, "o1", "bay_moved"), (19, "o1", "bay_deleted")]
     );
 }
 
@@ -206,19 +173,10 @@ fn a_delete_that_cannot_be_routed_is_a_sync_for_everybody_who_listens() {
         ]
     );
     let channels = vec!["bays".to_owned(), "resolved".to_owned()];
-    assert_eq!(
-        seen[2].what,
-        What::Sync {
-            reason: SyncReason::Unroutable,
-            channels
-        }
-    );
+    assert_eq!(seen[2].what, What::Sync { reason: SyncReason::Unroutable, channels });
     assert_eq!(bench.problems(), [(ProblemKind::ReplicaIdentity, 1)]);
     let problem = bench.mapper.problems().next().expect("a problem");
-    assert_eq!(
-        problem.sql.as_deref(),
-        Some(r#"ALTER TABLE "public"."bays" REPLICA IDENTITY FULL;"#)
-    );
+    assert_eq!(problem.sql.as_deref(), Some(r#"ALTER TABLE "public"."bays" REPLICA IDENTITY FULL;"#));
 }
 
 #[test]
@@ -226,34 +184,14 @@ fn a_condition_that_the_log_cannot_decide_is_a_sync_in_place_of_its_event() {
     let mut bench = Bench::with(SCHEMA, CATALOG, ReplicaIdentity::Default, 1 << 20);
     let change = fixture::update_by_key(bench.relation("bays"), None, "b1|o1|resolved|u1|c1");
     let seen = bench.map(vec![change]);
-    assert_eq!(
-        outlines(&seen),
-        [
-            (4, "o1", "bay_updated"),
-            (6, "o1", "unroutable"),
-            (8, "o1", "unroutable")
-        ]
-    );
+    assert_eq!(outlines(&seen), [(4, "o1", "bay_updated"), (6, "o1", "unroutable"), (8, "o1", "unroutable")]);
     assert_eq!(seen[0].tags(), [("status", "resolved"), ("campusId", "c1")]);
     let channels = vec!["resolved".to_owned()];
-    assert_eq!(
-        seen[1].what,
-        What::Sync {
-            reason: SyncReason::Unroutable,
-            channels
-        }
-    );
+    assert_eq!(seen[1].what, What::Sync { reason: SyncReason::Unroutable, channels });
     let change = fixture::update_by_key(bench.relation("bays"), None, "b1|o1|hidden|u1|c1");
     let seen = bench.map(vec![change]);
-    assert_eq!(
-        outlines(&seen),
-        [(4, "o1", "bay_updated")],
-        "what certainly fails is no sync"
-    );
-    assert_eq!(
-        bench.problems(),
-        [(ProblemKind::ReplicaIdentity, bench.mapper.counters().unlogged)]
-    );
+    assert_eq!(outlines(&seen), [(4, "o1", "bay_updated")], "what certainly fails is no sync");
+    assert_eq!(bench.problems(), [(ProblemKind::ReplicaIdentity, bench.mapper.counters().unlogged)]);
 }
 
 #[test]
@@ -270,10 +208,7 @@ fn the_primary_key_alone_decides_what_is_asked_of_it() {
         data = { id = "id", op = { expr = "op" }, old = { expr = "op == 'update' ? old.id : ''" } }
     "#;
     let mut bench = Bench::with(schema, catalog, ReplicaIdentity::Default, 1 << 20);
-    assert_eq!(
-        bench.mapper.compiled().identity_needs()[0].identity,
-        crate::catalog::Identity::Default
-    );
+    assert_eq!(bench.mapper.compiled().identity_needs()[0].identity, crate::catalog::Identity::Default);
     let bays = Arc::clone(bench.relation("bays"));
     let seen = bench.map(vec![
         fixture::update_by_key(&bays, None, "o1|b1|x"),
@@ -283,12 +218,7 @@ fn the_primary_key_alone_decides_what_is_asked_of_it() {
     ]);
     let data: Vec<_> = seen
         .iter()
-        .map(|seen| {
-            (
-                seen.organization.as_str(),
-                seen.json().split_once("\"data\":").expect("data").1,
-            )
-        })
+        .map(|seen| (seen.organization.as_str(), seen.json().split_once("\"data\":").expect("data").1))
         .collect();
     assert_eq!(
         data,
@@ -308,22 +238,10 @@ fn the_primary_key_alone_decides_what_is_asked_of_it() {
 fn a_truncated_table_is_a_sync_on_its_channels() {
     let mut bench = bench();
     let relations = ["bays", "silent", "notices"].map(|table| Arc::clone(bench.relation(table)));
-    let seen = bench.map(vec![
-        Change::Truncate(relations.to_vec()),
-        bench.insert("notices", "n1|hello"),
-    ]);
-    assert_eq!(
-        outlines(&seen),
-        [(1, "*", "truncated"), (2, "*", "truncated"), (4, "*", "notice")]
-    );
+    let seen = bench.map(vec![Change::Truncate(relations.to_vec()), bench.insert("notices", "n1|hello")]);
+    assert_eq!(outlines(&seen), [(1, "*", "truncated"), (2, "*", "truncated"), (4, "*", "notice")]);
     let channels = vec!["bays".to_owned(), "resolved".to_owned()];
-    assert_eq!(
-        seen[0].what,
-        What::Sync {
-            reason: SyncReason::Truncated,
-            channels
-        }
-    );
+    assert_eq!(seen[0].what, What::Sync { reason: SyncReason::Truncated, channels });
 }
 
 #[test]
@@ -352,14 +270,9 @@ fn only_decides_who_sees_an_event() {
             user: user.map(Into::into),
         }))
     };
-    let seen = bench.map(vec![
-        bench.insert("bays", "b1|o1|open|u1|c1"),
-        bench.insert("bays", "b2|o1|open|∅|c1"),
-    ]);
-    let audiences: Vec<_> = seen
-        .iter()
-        .map(|seen| (seen.ordinal, seen.audience.clone()))
-        .collect();
+    let seen =
+        bench.map(vec![bench.insert("bays", "b1|o1|open|u1|c1"), bench.insert("bays", "b2|o1|open|∅|c1")]);
+    let audiences: Vec<_> = seen.iter().map(|seen| (seen.ordinal, seen.audience.clone())).collect();
     assert_eq!(
         audiences,
         [
