@@ -64,7 +64,31 @@ fn decode(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_comes_out_as_it_went_in(pairs in prop::collection::vec(("[a-z]{1,3}", ".*"), 0..6)) {
+            let encoded: Vec<_> = pairs
+                .iter()
+                .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
+                .collect();
+            prop_assert_eq!(Query::read(Some(&encoded.join("&"))).unwrap().0, pairs);
+        }
+
+        #[test]
+        fn no_text_is_too_odd_to_read(text in ".*") {
+            if let Ok(query) = Query::read(Some(&text)) {
+                for name in query.names() {
+                    let _ = query.scalar(name);
+                    prop_assert!(query.list(name).all(|item| !item.is_empty() && !item.contains(',')));
+                }
+            }
+        }
+    }
 
     #[test]
     fn pairs_are_decoded_as_browsers_encode_them() {

@@ -90,6 +90,7 @@ impl Refusal {
         Self::fixed(StatusCode::SERVICE_UNAVAILABLE, code, message)
     }
 
+    #[cfg(test)]
     pub(super) fn message(&self) -> &str {
         &self.message
     }

@@ -22,7 +22,7 @@ use super::live::Live;
 use super::router;
 use super::state::{Phase, Services, State};
 use crate::access::{Origins, OriginsError};
-use crate::config::Config;
+use crate::config::{Config, WhenFull};
 use crate::hub;
 use crate::telemetry;
 
@@ -53,6 +53,8 @@ pub enum ServerError {
     Proxies(#[from] InvalidNetwork),
     #[error(transparent)]
     Preset(#[from] InvalidPreset),
+    #[error("{0} is set, and this version does not do it")]
+    NotServed(&'static str),
     #[error("{setting} {address}: {source}")]
     Bind {
         setting: &'static str,
@@ -67,6 +69,13 @@ impl Server {
     /// # Errors
     /// When something is configured that can't be served, or an address can't be had.
     pub async fn bind(config: &Config, services: Services) -> Result<Self, ServerError> {
+        // A limit that would not be kept is worse than none.
+        if config.limits.events_per_minute != 0 {
+            return Err(ServerError::NotServed("limits.events_per_minute"));
+        }
+        if config.limits.when_full != WhenFull::Refuse {
+            return Err(ServerError::NotServed("limits.when_full = \"evict_oldest\""));
+        }
         let endpoints = Endpoint::all(&services.vocabulary, &config.presets, &router::TAKEN)?;
         let state = Arc::new(State {
             http: config.http.clone(),

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::bench::{Bench, dateless, frame, sign, token, zeroed};
+use super::bench::{Bench, frame, sign, token};
+use super::client::{dateless, timeless, zeroed};
 use crate::catalog::OrganizationId;
 use crate::hub::EndReason;
 
@@ -48,7 +49,7 @@ async fn who_ends_a_stream_has_the_last_word() {
         let mut client = bench.stream("").await;
         let handles = bench.hub.handles(&OrganizationId::new("a"));
         handles.iter().for_each(|handle| handle.end(reason));
-        assert_eq!(super::bench::timeless(&client.rest().await), last);
+        assert_eq!(timeless(&client.rest().await), last);
         bench.state.streams.ended().await;
     }
 }

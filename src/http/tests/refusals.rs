@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::bench::{Bench, sign, token, zeroed};
+use super::bench::{Bench, sign, token};
+use super::client::zeroed;
+use crate::config::{Config, WhenFull};
 use crate::http::state::Phase as ServerPhase;
 use crate::telemetry::Phase;
 
@@ -189,6 +191,19 @@ async fn what_passes_by_itself_is_an_ended_stream_for_an_event_source() {
         until: tokio::time::Instant::now(),
     });
     check("draining", "the worker is stopping").await;
+}
+
+#[tokio::test]
+async fn a_limit_that_would_not_be_kept_is_refused_at_start() {
+    let error = async |change: fn(&mut Config)| Bench::try_with(change).await.err().unwrap().to_string();
+    assert_eq!(
+        error(|config| config.limits.events_per_minute = 1).await,
+        "limits.events_per_minute is set, and this version does not do it"
+    );
+    assert_eq!(
+        error(|config| config.limits.when_full = WhenFull::EvictOldest).await,
+        "limits.when_full = \"evict_oldest\" is set, and this version does not do it"
+    );
 }
 
 #[tokio::test]

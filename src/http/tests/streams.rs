@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::bench::{Bench, EPOCH, dateless, frame, token};
+use super::bench::{Bench, EPOCH, frame, token};
+use super::client::dateless;
+use crate::postgres::Lsn;
 
 #[tokio::test]
 async fn the_first_frame_says_where_the_stream_starts() {
@@ -54,6 +56,19 @@ async fn the_first_frame_says_where_the_stream_starts() {
         )
     );
     bench.publish("a", 120, "lots", &[]);
+    assert_eq!(client.frame().await, frame(120, ""));
+}
+
+#[tokio::test]
+async fn now_is_where_a_reader_of_the_database_stands() {
+    let bench = Bench::new().await;
+    bench.publish("a", 110, "lots", &[]);
+    bench.publish("a", 120, "lots", &[]);
+    // Decoded, and not yet visible to a snapshot: who connects and reads does not find it there.
+    *bench.now.pinned.lock().unwrap() = Some(Lsn::new(115));
+    let path = format!("/api/realtime/stream?organizationId=a&token={}", token("u"));
+    let mut client = bench.open(&path, &[]).await;
+    assert!(client.connected().await.contains(&format!("id: {EPOCH}.115.0\n")));
     assert_eq!(client.frame().await, frame(120, ""));
 }
 
@@ -209,7 +224,7 @@ async fn a_quiet_filtered_stream_is_given_the_id_before_the_window_passes_it() {
 async fn a_history_that_begins_anew_is_told_to_live_streams() {
     let bench = Bench::new().await;
     let mut client = bench.stream("").await;
-    bench.journals.reset(EPOCH, crate::postgres::Lsn::new(500));
+    bench.journals.reset(EPOCH, Lsn::new(500));
     let sync = client.frame().await;
     assert!(
         sync.starts_with(&format!("id: {EPOCH}.500.0\n")) && sync.contains("history_reset"),
