@@ -189,6 +189,12 @@ impl Journals {
         self.writer().oldest()
     }
 
+    /// When the oldest entry that is kept was committed, in ms since 1970.
+    #[must_use]
+    pub fn oldest_commit_millis(&self) -> Option<i64> {
+        self.writer().oldest_millis()
+    }
+
     #[must_use]
     pub fn head(&self) -> Lsn {
         self.view().head

@@ -157,6 +157,12 @@ impl Mirror {
             .map_or(0, |table| table.read().rows.len())
     }
 
+    /// Rows in all tables.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().map(|table| table.read().rows.len() as u64).sum()
+    }
+
     /// Nothing is mirrored: no load is needed.
     #[must_use]
     pub fn is_empty(&self) -> bool {

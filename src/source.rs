@@ -18,6 +18,7 @@ mod link;
 mod policy;
 mod progress;
 mod relations;
+pub mod setup;
 mod snapshot;
 mod spool;
 mod transaction;
@@ -25,6 +26,7 @@ mod visibility;
 mod wal;
 
 pub use assembler::{AssembleError, Violation};
+pub use backoff::Backoff;
 pub use item::{Identity, ResetReason, SourceItem};
 pub use policy::{ErrorKind, SourceError, sqlstate};
 pub use relations::EMIT_PREFIX;

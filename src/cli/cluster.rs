@@ -10,19 +10,19 @@
 //! are root, guardian and server run as `postgres` or `nobody`, whom the folder is given to.
 
 mod binaries;
+mod folder;
 mod guardian;
 mod user;
 
 use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use binaries::{Binaries, BinariesError};
 
+use folder::Folder;
 use guardian::Guardian;
 use user::User;
 
@@ -36,9 +36,6 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// How often another port is tried when somebody was faster.
 const ATTEMPTS: usize = 5;
-
-/// A socket's path fits in 107 bytes (sockaddr_un), `/.s.PGSQL.12345` included; macOS takes 103.
-const MAX_SOCKET_DIR: usize = 85;
 
 /// What a cluster is made from.
 #[derive(Clone, Debug)]
@@ -127,14 +124,14 @@ impl Cluster {
         let binaries = Binaries::find(options.binaries.as_deref())?;
         let user = User::for_server()?;
         let folder = Folder::make(options.data_dir.as_deref(), user.as_ref())?;
-        let data_dir = folder.path.join("data");
-        if !data_dir.join("PG_VERSION").exists() {
-            initialize(&binaries, user.as_ref(), &folder, options)?;
+        let data_dir = folder.data();
+        if !data_dir.exists() {
+            folder.initialize(&binaries, user.as_ref(), options)?;
         }
         let mut failure = ClusterError::NoPort;
         for _ in 0..ATTEMPTS {
             let port = options.port.or_else(free_port).ok_or(ClusterError::NoPort)?;
-            write_settings(&folder, user.as_ref(), port, options)?;
+            folder.configure(user.as_ref(), port, options)?;
             let mut guardian = Guardian::spawn(&binaries, user.as_ref(), &folder)?;
             match guardian.ask("start") {
                 Ok(()) => {
@@ -257,194 +254,11 @@ impl Cluster {
     }
 }
 
-/// Where a cluster lives: `data`, `postgres.log`, `settings.conf`, and the socket.
-#[derive(Debug)]
-struct Folder {
-    path: PathBuf,
-    sockets: PathBuf,
-    /// Removed when dropped, until the guardian takes that over.
-    temporary: Vec<tempfile::TempDir>,
-    /// What the guardian removes at its end.
-    doomed: Vec<PathBuf>,
-}
-
-impl Folder {
-    fn make(wanted: Option<&Path>, user: Option<&User>) -> Result<Self, ClusterError> {
-        let mut temporary = Vec::new();
-        let mut fresh = || -> Result<PathBuf, ClusterError> {
-            let parent = std::env::temp_dir();
-            let folder = tempfile::Builder::new()
-                .prefix("walcast-")
-                .tempdir_in(&parent)
-                .map_err(at(&parent))?;
-            let path = folder.path().to_owned();
-            temporary.push(folder);
-            Ok(path)
-        };
-        let path = match wanted {
-            Some(path) => {
-                fs::create_dir_all(path).map_err(at(path))?;
-                fs::canonicalize(path).map_err(at(path))?
-            }
-            None => fresh()?,
-        };
-        let sockets = if path.as_os_str().len() <= MAX_SOCKET_DIR {
-            path.clone()
-        } else {
-            fresh()?
-        };
-        for folder in [&path, &sockets] {
-            private(folder, user)?;
-            if let Some(user) = user {
-                user.check_reach(folder)?;
-            }
-        }
-        let doomed = temporary.iter().map(|folder| folder.path().to_owned()).collect();
-        Ok(Self {
-            path,
-            sockets,
-            temporary,
-            doomed,
-        })
-    }
-
-    /// Leaves the removal to the guardian.
-    fn keep(self) {
-        for folder in self.temporary {
-            let _ = folder.keep();
-        }
-    }
-}
-
-/// Gives the folder to the server's user and to nobody else.
-fn private(path: &Path, user: Option<&User>) -> Result<(), ClusterError> {
-    if let Some(user) = user {
-        chown(path, Some(user.uid), Some(user.gid)).map_err(at(path))?;
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(at(path))
-}
-
-fn initialize(
-    binaries: &Binaries,
-    user: Option<&User>,
-    folder: &Folder,
-    options: &ClusterOptions,
-) -> Result<(), ClusterError> {
-    let data = folder.path.join("data");
-    let mut command = Command::new(binaries.program("initdb"));
-    command.arg("-D").arg(&data).args([
-        "-U",
-        SUPERUSER,
-        "--encoding=UTF8",
-        "--locale=C",
-        "--auth-local=trust",
-    ]);
-    let password_file = folder.path.join("password");
-    if let Some(password) = &options.password {
-        fs::write(&password_file, password.expose()).map_err(at(&password_file))?;
-        private(&password_file, user)?;
-        command
-            .arg("--auth-host=scram-sha-256")
-            .arg(format!("--pwfile={}", password_file.display()));
-    } else {
-        command.arg("--auth-host=trust");
-    }
-    if !options.durable {
-        command.arg("--no-sync");
-    }
-    let made = run(command, user, &folder.path, "initdb");
-    if options.password.is_some() {
-        fs::remove_file(&password_file).map_err(at(&password_file))?;
-    }
-    made?;
-    let configuration = data.join("postgresql.conf");
-    let include = format!(
-        "\ninclude '{}'\n",
-        quoted(&folder.path.join("settings.conf").to_string_lossy())
-    );
-    let mut text = fs::read_to_string(&configuration).map_err(at(&configuration))?;
-    text.push_str(&include);
-    fs::write(&configuration, text).map_err(at(&configuration))
-}
-
-fn write_settings(
-    folder: &Folder,
-    user: Option<&User>,
-    port: u16,
-    options: &ClusterOptions,
-) -> Result<(), ClusterError> {
-    let mut settings = vec![
-        ("port".to_owned(), port.to_string()),
-        ("listen_addresses".to_owned(), "127.0.0.1".to_owned()),
-        (
-            "unix_socket_directories".to_owned(),
-            folder.sockets.to_string_lossy().into_owned(),
-        ),
-        ("wal_level".to_owned(), "logical".to_owned()),
-        ("log_destination".to_owned(), "stderr".to_owned()),
-        ("logging_collector".to_owned(), "off".to_owned()),
-        ("timezone".to_owned(), "UTC".to_owned()),
-    ];
-    if !options.durable {
-        let off = ["fsync", "full_page_writes", "synchronous_commit"];
-        settings.extend(off.map(|name| (name.to_owned(), "off".to_owned())));
-    }
-    settings.extend(options.settings.iter().cloned());
-    let lines: String = settings
-        .iter()
-        .map(|(name, value)| format!("{name} = '{}'\n", quoted(value)))
-        .collect();
-    let path = folder.path.join("settings.conf");
-    fs::write(&path, lines).map_err(at(&path))?;
-    private_file(&path, user)
-}
-
-fn private_file(path: &Path, user: Option<&User>) -> Result<(), ClusterError> {
-    if let Some(user) = user {
-        chown(path, Some(user.uid), Some(user.gid)).map_err(at(path))?;
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(at(path))
-}
-
-/// For postgresql.conf: a quote is doubled, a backslash too.
-fn quoted(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\'', "''")
-}
-
-fn run(
-    mut command: Command,
-    user: Option<&User>,
-    folder: &Path,
-    what: &'static str,
-) -> Result<(), ClusterError> {
-    if let Some(user) = user {
-        user.apply(&mut command);
-    }
-    let output = command
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(at(folder))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = [output.stdout, output.stderr].concat();
-    Err(ClusterError::Failed {
-        what,
-        output: String::from_utf8_lossy(&said).trim().to_owned(),
-    })
-}
-
 /// A port that nobody listens on at this moment.
 fn free_port() -> Option<u16> {
     (0..200)
         .map(|_| fastrand::u16(PORTS))
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-}
-
-fn at(path: &Path) -> impl FnOnce(io::Error) -> ClusterError {
-    let path = path.to_owned();
-    move |source| ClusterError::Io { path, source }
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ fn default_organization(state: &State, principal: &Principal) -> Result<Arc<str>
     if let Some(organization) = &principal.default_organization {
         return Ok(Arc::clone(organization));
     }
-    let mut organizations = state.services.memberships.organizations_of(principal).into_iter();
+    let mut organizations = state.memberships()?.organizations_of(principal).into_iter();
     match (organizations.next(), organizations.next()) {
         (Some(only), None) => Ok(only),
         _ => Err(Refusal::bad_request(
@@ -71,8 +71,7 @@ fn default_organization(state: &State, principal: &Principal) -> Result<Arc<str>
 impl Judged {
     fn membership(&self, state: &State) -> Result<Membership, Refusal> {
         state
-            .services
-            .memberships
+            .memberships()?
             .role_of(&self.organization, &self.principal)
             .ok_or(Refusal::FORBIDDEN)
     }
@@ -112,7 +111,7 @@ impl Judged {
             .await?;
 
         let connection_id = format!("{:032x}", random_id());
-        let name = state.services.memberships.organization_name(&self.organization);
+        let name = state.memberships()?.organization_name(&self.organization);
         let channels = self.parameters.channels.as_ref().unwrap_or(&endpoint.channels);
         let channels: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
         let mut first = stream_head::encode(&state.origins, headers);

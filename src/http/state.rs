@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
@@ -39,7 +39,8 @@ impl Visibility for source::Visibility {
 /// What the server is built over.
 pub struct Services {
     pub authenticator: Authenticator,
-    pub memberships: Memberships,
+    /// Set once the database is known; nobody is let in before.
+    pub memberships: Arc<OnceLock<Memberships>>,
     pub vocabulary: Vocabulary,
     pub hub: Arc<Hub>,
     pub visibility: Arc<dyn Visibility>,
@@ -91,6 +92,10 @@ impl State {
         Ok(principal)
     }
 
+    pub(super) fn memberships(&self) -> Result<&Memberships, Refusal> {
+        self.services.memberships.get().ok_or(STARTING)
+    }
+
     /// Whether somebody new may be let in now.
     pub(super) fn check_open(&self) -> Result<(), Refusal> {
         if *self.phase.borrow() != Phase::Serving {
@@ -98,7 +103,7 @@ impl State {
         }
         let snapshot = self.services.readiness.snapshot();
         match snapshot.state() {
-            Standing::Starting => Err(Refusal::transient("starting", "the worker is starting")),
+            Standing::Starting => Err(STARTING),
             Standing::Standby => Err(Refusal::transient("standby", "another worker is serving")),
             Standing::Draining => Err(DRAINING),
             Standing::SourceDown
@@ -116,4 +121,5 @@ impl State {
     }
 }
 
+const STARTING: Refusal = Refusal::transient("starting", "the worker is starting");
 const DRAINING: Refusal = Refusal::transient("draining", "the worker is stopping");

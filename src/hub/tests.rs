@@ -45,6 +45,14 @@ fn live(hub: &Arc<Hub>, filter: Filter) -> Stream {
     open(hub, subscription("a", filter, Start::Now(head)))
 }
 
+/// A stream of this organization that sees everything there is.
+fn live_of(hub: &Arc<Hub>, organization: &str) -> Stream {
+    open(
+        hub,
+        subscription(organization, Filter::default(), Start::Earliest),
+    )
+}
+
 fn names(names: &[&str]) -> Option<BTreeSet<Arc<str>>> {
     Some(names.iter().map(|&name| name.into()).collect())
 }

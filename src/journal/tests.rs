@@ -385,4 +385,9 @@ fn what_an_organization_lost_before_a_publish_is_below_its_floor_even_if_it_was_
         (floor(&journals, "b"), from_floor(&journals, "b")),
         ((30, 2), vec![(30, 3)])
     );
+    assert_eq!(
+        floor(&journals, "never seen"),
+        (30, 2),
+        "it might have been its own"
+    );
 }

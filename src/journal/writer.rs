@@ -113,6 +113,12 @@ impl Writer {
         self.by_age.first().map(|(lsn, _)| *lsn)
     }
 
+    /// When the oldest entry that is kept was committed, in ms since 1970.
+    pub(super) fn oldest_millis(&self) -> Option<i64> {
+        let (_, organization) = self.by_age.first()?;
+        Some(self.slots.get(organization)?.log.oldest()?.1)
+    }
+
     /// The `*` journal is there from the start and never forgotten.
     pub(super) fn adopt_every(&mut self, log: Arc<Log>) {
         let every = OrganizationId::new(OrganizationId::EVERY);

@@ -56,15 +56,45 @@ pub enum LoadError {
 
 impl Mirror {
     /// Reads every table, in the place of what was there; on failure what was there stays. The connection must be in
-    /// no transaction, have the session format of [`crate::postgres`], and be given up when this fails or is dropped.
+    /// no transaction and have the session format of [`crate::postgres::client`]. Dropped halfway, this leaves its
+    /// transaction open: give the connection up too.
     ///
     /// # Errors
     /// A table, a column or a key is missing, the role may not read all of a table, it is too large, or the
     /// connection failed.
     pub async fn load(&self, client: &Client) -> Result<MirrorSnapshot, LoadError> {
         client.batch_execute(BEGIN).await?;
+        let (snapshot, loaded) = match self.fetch(client).await {
+            Ok(fetched) => {
+                client.batch_execute("commit").await?;
+                fetched
+            }
+            Err(error) => {
+                // It fails only with the connection, of which the error at hand tells already.
+                let _ = client.batch_execute("rollback").await;
+                return Err(error);
+            }
+        };
+        let barrier = fetch_text(client, BARRIER)
+            .await?
+            .parse()
+            .map_err(|_| LoadError::Answer)?;
+        let snapshot = Arc::new(MirrorSnapshot { snapshot, barrier });
+
+        // All at once: nobody reads one table of this load beside another of the last.
+        let mut states: Vec<_> = self.tables.iter().map(Table::write).collect();
+        let memory = loaded.iter().map(|state| state.rows.memory()).sum();
+        for (state, loaded) in states.iter_mut().zip(loaded) {
+            **state = loaded;
+        }
+        self.memory.store(memory, Ordering::Relaxed);
+        *self.joining() = Joining::Loaded(Arc::clone(&snapshot));
+        Ok((*snapshot).clone())
+    }
+
+    async fn fetch(&self, client: &Client) -> Result<(Snapshot, Vec<State>), LoadError> {
         // The first query of the transaction takes its snapshot.
-        let snapshot: Snapshot = fetch_text(client, "select pg_current_snapshot()::text")
+        let snapshot = fetch_text(client, "select pg_catalog.pg_current_snapshot()::text")
             .await?
             .parse()?;
         let schema = Schema::fetch(client).await?;
@@ -75,21 +105,7 @@ impl Mirror {
             memory += state.rows.memory();
             loaded.push(state);
         }
-        client.batch_execute("commit").await?;
-        let barrier = fetch_text(client, BARRIER)
-            .await?
-            .parse()
-            .map_err(|_| LoadError::Answer)?;
-        let snapshot = Arc::new(MirrorSnapshot { snapshot, barrier });
-
-        // All at once: nobody reads one table of this load beside another of the last.
-        let mut states: Vec<_> = self.tables.iter().map(Table::write).collect();
-        for (state, loaded) in states.iter_mut().zip(loaded) {
-            **state = loaded;
-        }
-        self.memory.store(memory, Ordering::Relaxed);
-        *self.joining() = Joining::Loaded(Arc::clone(&snapshot));
-        Ok((*snapshot).clone())
+        Ok((snapshot, loaded))
     }
 }
 

@@ -7,6 +7,9 @@
 //! A state machine without a clock and without a network; its only IO is the spool's file. What a server must not
 //! send is an error, never a panic. Memory is bounded by the limit and one message.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::sync::Arc;
 

@@ -13,10 +13,10 @@ const OPERATOR_DELAY: Duration = Duration::from_secs(10);
 
 /// Exponential, with full jitter: uniform from nothing to the delay, so that many workers do not come back at once.
 #[derive(Debug)]
-pub(super) struct Backoff(ExponentialBackoff);
+pub struct Backoff(ExponentialBackoff);
 
 impl Backoff {
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         let delays = ExponentialBuilder::default()
             .with_min_delay(MIN_DELAY)
             .with_max_delay(MAX_DELAY);
@@ -24,11 +24,11 @@ impl Backoff {
     }
 
     /// Only once data flowed: a connection that is accepted and lost again is no success.
-    pub(super) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         *self = Self::new();
     }
 
-    pub(super) fn delay(&mut self, kind: ErrorKind) -> Duration {
+    pub fn delay(&mut self, kind: ErrorKind) -> Duration {
         match kind {
             ErrorKind::Operator => OPERATOR_DELAY / 2 + (OPERATOR_DELAY / 2).mul_f64(fastrand::f64()),
             ErrorKind::Transient | ErrorKind::Fatal => {

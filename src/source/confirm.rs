@@ -113,6 +113,10 @@ impl Timeline {
         self.boundaries.push_back(boundary);
     }
 
+    pub(super) const fn max_age(&self) -> Duration {
+        self.window.max_age
+    }
+
     /// The newest boundary.
     #[must_use]
     pub(super) fn head(&self) -> Option<Lsn> {
@@ -131,7 +135,7 @@ impl Timeline {
     }
 
     /// What bounds 2 and 3 of [`confirmable`] allow; zero for nothing.
-    fn forgettable(&self, previous: Lsn, now: PgTimestamp) -> Lsn {
+    pub(super) fn forgettable(&self, previous: Lsn, now: PgTimestamp) -> Lsn {
         let aged = |boundary: &&Boundary| now.since(boundary.time) >= self.window.max_age;
         let by_age = self
             .boundaries

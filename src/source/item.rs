@@ -24,6 +24,8 @@ pub enum SourceItem {
     /// Nothing flows until the next `Connected`. Yielded again when the reason changes.
     Disconnected {
         kind: ErrorKind,
+        /// Another worker has the slot; this one takes over when it stops.
+        standby: bool,
         error: String,
         retry_in: Duration,
     },

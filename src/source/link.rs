@@ -151,7 +151,7 @@ impl Link {
     }
 
     fn data(&mut self, data: XLogData, progress: &mut Progress) -> Result<Option<Transaction>, SourceError> {
-        progress.observe(data.sent_at);
+        progress.observe(data.sent_at, data.wal_end);
         self.pings = 0;
         let message = pgoutput::decode(data.data.clone())?;
         let Some(transaction) = self.assembler.push(&data.data, message)? else {
@@ -166,7 +166,7 @@ impl Link {
     }
 
     fn keepalive(&mut self, keepalive: Keepalive, progress: &mut Progress) -> Result<(), SourceError> {
-        progress.observe(keepalive.sent_at);
+        progress.observe(keepalive.sent_at, keepalive.wal_end);
         if keepalive.reply_requested {
             self.reply_due = true;
             let answered = self

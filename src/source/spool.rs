@@ -52,6 +52,12 @@ impl Spool {
         self.bytes
     }
 
+    /// As if the disk had lost the end of the file.
+    #[cfg(test)]
+    pub(super) fn cut_off(&self, bytes: u64) {
+        self.file.set_len(bytes).unwrap();
+    }
+
     pub(super) fn reader(&self) -> SpoolReader<'_> {
         SpoolReader {
             spool: self,

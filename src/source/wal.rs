@@ -26,7 +26,7 @@ use super::policy::{ErrorKind, SourceError};
 use super::progress::Progress;
 use super::{ResetReason, SourceItem};
 use crate::config;
-use crate::postgres::Lsn;
+use crate::postgres::{Lsn, PgTimestamp};
 use crate::postgres::dsn::Dsn;
 
 /// How soon a slot that was found busy when starting is tried again.
@@ -185,6 +185,19 @@ impl WalSource {
         self.progress.retain(oldest_kept);
     }
 
+    /// The end of the server's log, as its last message told it.
+    #[must_use]
+    pub fn server_head(&self) -> Lsn {
+        self.progress.server_head()
+    }
+
+    /// Where the replay window begins: what committed before that time, or below that position, is to be given up.
+    /// None while nobody knows the server's time.
+    #[must_use]
+    pub fn window_start(&self) -> Option<(PgTimestamp, Lsn)> {
+        self.progress.window_start()
+    }
+
     /// What the server was last told that it may forget.
     #[must_use]
     pub fn confirmed(&self) -> Lsn {
@@ -267,6 +280,7 @@ impl WalSource {
             self.told = Some(text.clone());
             self.ready.push_back(SourceItem::Disconnected {
                 kind,
+                standby: error.is_slot_busy(),
                 error: text,
                 retry_in,
             });

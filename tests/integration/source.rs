@@ -15,17 +15,17 @@ use walcast::source::{
 };
 
 /// Far beyond what any step takes; reached only by a failure.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A database of its own on the cluster of `TEST_DATABASE_URL`, whose role is a superuser.
-pub struct TestDatabase {
-    pub dsn: Dsn,
-    pub sql: Client,
-    pub slot: String,
+pub(crate) struct TestDatabase {
+    pub(crate) dsn: Dsn,
+    pub(crate) sql: Client,
+    pub(crate) slot: String,
 }
 
 impl TestDatabase {
-    pub async fn create() -> Self {
+    pub(crate) async fn create() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let url = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL names a superuser's database");
         let cluster: Dsn = url.parse().unwrap();
@@ -50,7 +50,7 @@ impl TestDatabase {
     }
 
     /// With a table `bays` and everything that a source of it needs.
-    pub async fn with_bays() -> Self {
+    pub(crate) async fn with_bays() -> Self {
         let database = Self::create().await;
         database
             .run(
@@ -67,14 +67,14 @@ impl TestDatabase {
         database
     }
 
-    pub async fn run(&self, sql: &str) {
+    pub(crate) async fn run(&self, sql: &str) {
         self.sql
             .batch_execute(sql)
             .await
             .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
-    pub async fn text(&self, sql: &str) -> Option<String> {
+    pub(crate) async fn text(&self, sql: &str) -> Option<String> {
         self.sql
             .query_one(sql, &[])
             .await
@@ -82,11 +82,11 @@ impl TestDatabase {
             .get(0)
     }
 
-    fn source(&self) -> Source {
+    pub(crate) fn source(&self) -> Source {
         self.source_with(config::Source::default(), config::Replay::default())
     }
 
-    fn source_with(&self, source: config::Source, replay: config::Replay) -> Source {
+    pub(crate) fn source_with(&self, source: config::Source, replay: config::Replay) -> Source {
         let source = config::Source {
             slot: Some(self.slot.clone()),
             ..source
@@ -123,17 +123,17 @@ impl TestDatabase {
 }
 
 /// A source under test: every wait has an end.
-struct Source(WalSource);
+pub(crate) struct Source(pub(crate) WalSource);
 
 impl Source {
-    async fn item(&mut self) -> SourceItem {
+    pub(crate) async fn item(&mut self) -> SourceItem {
         timeout(PATIENCE, self.0.next())
             .await
             .expect("the source yields in time")
             .unwrap()
     }
 
-    async fn connected(&mut self) -> Lsn {
+    pub(crate) async fn connected(&mut self) -> Lsn {
         match self.item().await {
             SourceItem::Connected { start, .. } => start,
             other => panic!("{other:?} instead of Connected"),
@@ -141,7 +141,7 @@ impl Source {
     }
 
     /// The next transaction, past positions.
-    async fn transaction(&mut self) -> Transaction {
+    pub(crate) async fn transaction(&mut self) -> Transaction {
         loop {
             match self.item().await {
                 SourceItem::Transaction(transaction) => return transaction,

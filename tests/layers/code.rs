@@ -63,6 +63,19 @@ fn length_of_string(rest: &str) -> usize {
     rest.len()
 }
 
+/// The part of `code` above its module of unit tests; all of it where that is in another file.
+pub(crate) fn above_tests(code: &str) -> &str {
+    const MARK: &str = "#[cfg(test)]\nmod ";
+    let starts = code.match_indices(MARK).find(|(at, _)| {
+        let name = code
+            .get(at + MARK.len()..)
+            .unwrap_or_default()
+            .trim_start_matches(in_name);
+        name.trim_start().starts_with('{')
+    });
+    starts.and_then(|(at, _)| code.get(..at)).unwrap_or(code)
+}
+
 fn in_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
@@ -202,4 +215,12 @@ fn each_path_of_a_group_is_found() {
 fn a_word_is_not_part_of_another() {
     assert!(says("x = tokio::spawn(f)", "tokio::spawn"));
     assert!(!says("x = my_tokio::spawner", "tokio::spawn"));
+}
+
+#[test]
+fn tests_in_the_file_are_cut_and_tests_beside_it_are_not_its_end() {
+    assert_eq!(
+        above_tests("a\n#[cfg(test)]\nmod tests;\nb\n#[cfg(test)]\nmod more {\nc"),
+        "a\n#[cfg(test)]\nmod tests;\nb\n"
+    );
 }

@@ -5,9 +5,10 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use super::ClusterError;
 use super::binaries::Binaries;
+use super::folder::{Folder, at};
 use super::user::User;
-use super::{ClusterError, Folder};
 
 /// `$1` the server's program, `$2` the folder; the rest is removed at the end. The server is the guardian's own child:
 /// it is waited for, and no zombie keeps `postmaster.pid` alive where nobody reaps. It gets none of the guardian's
@@ -90,7 +91,7 @@ impl Guardian {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(super::at(&folder.path))?;
+            .map_err(at(&folder.path))?;
         let (orders, answers) = (child.stdin.take(), child.stdout.take().ok_or(ClusterError::Gone)?);
         Ok(Self {
             child,

@@ -1,4 +1,6 @@
-use std::process::Output;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output};
 
 use super::*;
 

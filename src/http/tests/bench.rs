@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
@@ -92,7 +92,7 @@ impl Bench {
             &config,
             Services {
                 authenticator: Authenticator::new(&config.access).unwrap(),
-                memberships: Memberships::new(&config.access, &[], &mirror).unwrap(),
+                memberships: Arc::new(OnceLock::from(Memberships::new(&config.access, &[], &mirror).unwrap())),
                 vocabulary: Vocabulary::new(["issues", "lots"], ["priority", "status"], &config.channels),
                 hub: Arc::clone(&hub),
                 visibility: Arc::clone(&now) as Arc<dyn Visibility>,

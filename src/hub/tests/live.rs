@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -7,6 +7,7 @@ use super::{Count, ROOMY, hub, id, live, names, open, poll, poll_ids, subscripti
 use crate::catalog::event::{Audience, Epoch, EventId, OrganizationId, SyncReason};
 use crate::hub::{Batch, EndReason, Filter, Full, Limits, Start, Stream};
 use crate::journal::fixture::{Draft, commit, draft, journals};
+use crate::journal::{Listener, Touched};
 use crate::postgres::Lsn;
 
 fn frames(stream: &mut Stream) -> Vec<bytes::Bytes> {
@@ -551,4 +552,53 @@ fn a_stream_owes_an_id_when_a_quarter_of_the_window_has_passed() {
     assert!(!stream.owes_id(hour));
     journals.evict_before(0, Lsn::new(2300));
     assert!(stream.owes_id(hour), "100 of 200");
+}
+
+/// Meddles after the head has moved and before the hub hears of it.
+struct Between(Mutex<Box<dyn FnMut() + Send>>);
+
+impl Listener for Between {
+    fn published(&self, _: Lsn, _: Lsn, _: &[Touched]) {
+        self.0.lock().unwrap()();
+    }
+
+    fn reset(&self, _: Lsn) {}
+}
+
+#[test]
+fn a_stream_that_looks_while_a_publish_is_announced_skips_nothing() {
+    let journals = journals(ROOMY, 10);
+    let meddle: Arc<Mutex<Box<dyn FnMut() + Send>>> = Arc::new(Mutex::new(Box::new(|| {})));
+    let between = Arc::new(Between(Mutex::new({
+        let meddle = meddle.clone();
+        Box::new(move || meddle.lock().unwrap()())
+    })));
+    let listener: Weak<dyn Listener> = Arc::<Between>::downgrade(&between);
+    journals.listen(listener);
+    let hub = hub(&journals);
+    let stream = Arc::new(Mutex::new(live(&hub, tag(1, "d1"))));
+    assert_eq!(poll(&mut stream.lock().unwrap()), None);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    *meddle.lock().unwrap() = Box::new({
+        let (stream, seen) = (stream.clone(), seen.clone());
+        move || {
+            let mut stream = stream.lock().unwrap();
+            assert!(
+                stream.cursor().place() < id(20, 1).place(),
+                "what is not announced is not behind it"
+            );
+            stream.handle().set_role(None);
+            seen.lock().unwrap().extend(poll_ids(&mut stream));
+        }
+    });
+    commit(
+        &journals,
+        &[Draft {
+            tags: vec![(1, "d1".to_owned())],
+            ..draft("a", 20, 1)
+        }],
+    );
+    *meddle.lock().unwrap() = Box::new(|| {});
+    assert_eq!(*seen.lock().unwrap(), [id(20, 1)]);
+    assert_eq!(poll(&mut stream.lock().unwrap()), None, "not twice");
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
 use super::{ROOMY, names, subscription, tag};
 use crate::hub::{Batch, Filter, Hub, Start};
 use crate::journal::fixture::{Draft, commit, draft, journals};
@@ -99,4 +101,40 @@ async fn every_waiting_stream_sees_every_event_of_a_busy_writer() {
     writer.join().unwrap();
     meddler.join().unwrap();
     in_time.expect("no wake-up is lost");
+}
+
+#[test]
+fn a_cursor_never_passes_what_is_still_to_come() {
+    let journals = journals(ROOMY, 10);
+    let hub = Hub::new(journals.clone());
+    let subscription = subscription("a", tag(1, "7"), Start::Earliest);
+    let mut stream = hub.open(subscription).now_or_never().expect("opens at once");
+    // Many rooms to announce in make the moment between the head and the marks long.
+    let others: Vec<_> = (0..200)
+        .map(|number| super::live_of(&hub, &number.to_string()))
+        .collect();
+    let writer = std::thread::spawn(move || {
+        for lsn in 20..20 + EVENTS {
+            commit(
+                &journals,
+                &[Draft {
+                    organization: "*".to_owned(),
+                    ..event(lsn)
+                }],
+            );
+        }
+    });
+    let mut seen = 0;
+    while seen < EVENTS / 10 {
+        let cursor = stream.cursor();
+        for id in super::poll_ids(&mut stream) {
+            assert!(
+                cursor.place() < id.place(),
+                "{cursor} was said before {id} was sent"
+            );
+            seen += 1;
+        }
+    }
+    writer.join().unwrap();
+    drop(others);
 }

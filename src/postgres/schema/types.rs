@@ -57,6 +57,9 @@ pub struct Types {
 }
 
 impl Types {
+    /// The oid of `text`.
+    pub const TEXT: u32 = 25;
+
     /// The types that every server has, under the oids that they have on every server.
     #[must_use]
     pub fn builtin() -> Self {
@@ -105,6 +108,11 @@ impl Types {
     #[must_use]
     pub fn get(&self, oid: u32) -> Option<&Type> {
         self.by_oid.get(&oid)
+    }
+
+    /// In no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Type> {
+        self.by_oid.values()
     }
 
     #[must_use]
