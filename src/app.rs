@@ -18,7 +18,6 @@ mod prepare;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
@@ -28,11 +27,11 @@ use tokio::task::JoinHandle;
 use crate::access::{Authenticator, Memberships};
 use crate::catalog::{Catalog, Mapper};
 use crate::config::Config;
-use crate::http::{self, Server, Services, Vocabulary};
+use crate::http::{Server, Services, Vocabulary};
 use crate::hub::Hub;
 use crate::journal::Journals;
 use crate::mirror::Mirror;
-use crate::postgres::{Dsn, Lsn};
+use crate::postgres::Dsn;
 use crate::source::{Visibility, WalSource};
 use crate::telemetry::{Metrics, Readiness};
 use housekeeping::Housekeeping;
@@ -97,7 +96,7 @@ impl App {
             memberships: Arc::clone(&memberships),
             vocabulary: Vocabulary::new(catalog.channels(), catalog.tag_names(), &config.channels),
             hub: Hub::new(Arc::clone(&journals)),
-            visibility: Arc::new(Now(Arc::clone(&visibility))),
+            visibility: Arc::clone(&visibility) as _,
             readiness: readiness.clone(),
             metrics: metrics.clone(),
         };
@@ -191,15 +190,6 @@ impl Worker {
             metrics,
         };
         Pipeline::new(parts, stopped).run().await
-    }
-}
-
-/// The source's view of what is visible, as HTTP asks for it.
-struct Now(Arc<Visibility>);
-
-impl http::Visibility for Now {
-    fn position(&self) -> Pin<Box<dyn Future<Output = Option<Lsn>> + Send + '_>> {
-        Box::pin(async { Some(self.0.visible_position().await) })
     }
 }
 

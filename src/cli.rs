@@ -6,10 +6,10 @@
 pub mod cluster;
 mod demo;
 mod exit;
-mod migrate;
+pub mod migrate;
 mod run;
 mod settings;
-mod setup;
+pub mod setup;
 mod signals;
 mod tail;
 mod token;
@@ -23,8 +23,6 @@ use clap::{Parser, Subcommand};
 use tokio::sync::oneshot;
 
 pub use exit::{Refused, Usage};
-pub use migrate::migrate;
-pub use setup::{SetupOptions, setup};
 pub use token::{Claims, sign};
 
 use crate::config::Config;
@@ -48,13 +46,7 @@ pub type Worker = fn(Serve) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> +
 
 /// Committed PostgreSQL rows as typed events on authenticated Server-Sent-Events streams.
 #[derive(Debug, Parser)]
-#[command(
-    name = "walcast",
-    version,
-    about,
-    disable_help_subcommand = true,
-    arg_required_else_help = true
-)]
+#[command(name = "walcast", version, about, disable_help_subcommand = true, arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
     settings: Settings,
@@ -86,11 +78,7 @@ pub fn main(worker: Worker) -> ExitCode {
         Err(error) => {
             // Help asked for is no error. That it can't be written is nothing to tell anybody.
             let _ = error.print();
-            return if error.use_stderr() {
-                exit::USAGE.into()
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
     let done = runtime().and_then(|runtime| {
@@ -131,10 +119,9 @@ mod tests {
 
     #[test]
     fn settings_may_stand_before_and_after_the_command() {
-        for line in [
-            "walcast --listen 127.0.0.1:1 run --reference",
-            "walcast run --reference --listen 127.0.0.1:1",
-        ] {
+        for line in
+            ["walcast --listen 127.0.0.1:1 run --reference", "walcast run --reference --listen 127.0.0.1:1"]
+        {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(cli.settings.listen.as_deref(), Some("127.0.0.1:1"));
             assert!(matches!(cli.command, Command::Run(run::Args { reference: true })));

@@ -228,17 +228,13 @@ impl Default for Replay {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self {
-            max_event: ByteSize(MIB),
-        }
+        Self { max_event: ByteSize(MIB) }
     }
 }
 
 impl Default for Mirror {
     fn default() -> Self {
-        Self {
-            max_memory: ByteSize(256 * MIB),
-        }
+        Self { max_memory: ByteSize(256 * MIB) }
     }
 }
 
@@ -286,8 +282,6 @@ impl Default for Limits {
 
 impl Default for Presence {
     fn default() -> Self {
-        Self {
-            grace: Duration::from_secs(3),
-        }
+        Self { grace: Duration::from_secs(3) }
     }
 }

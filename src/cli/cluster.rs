@@ -138,13 +138,7 @@ impl Cluster {
                     let guardian = Arc::new(Mutex::new(guardian));
                     let (password, socket_dir) = (options.password.clone(), folder.sockets.clone());
                     folder.keep();
-                    return Ok(Self {
-                        guardian,
-                        port,
-                        password,
-                        socket_dir,
-                        data_dir,
-                    });
+                    return Ok(Self { guardian, port, password, socket_dir, data_dir });
                 }
                 Err(error) => failure = error,
             }
@@ -160,14 +154,9 @@ impl Cluster {
     /// A URL of the database over TCP, for the superuser.
     #[must_use]
     pub fn dsn(&self, database: &str) -> String {
-        let password = self
-            .password
-            .as_ref()
-            .map_or_else(String::new, |password| format!(":{}", password.expose()));
-        format!(
-            "postgres://{SUPERUSER}{password}@127.0.0.1:{}/{database}?sslmode=disable",
-            self.port
-        )
+        let password =
+            self.password.as_ref().map_or_else(String::new, |password| format!(":{}", password.expose()));
+        format!("postgres://{SUPERUSER}{password}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
     /// A URL of the database over the unix socket, which only our own user can reach.
@@ -236,19 +225,13 @@ impl Cluster {
     /// # Errors
     /// When there is none.
     pub fn kill_now(&self) -> Result<(), ClusterError> {
-        self.guardian
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .ask("kill")
+        self.guardian.lock().unwrap_or_else(PoisonError::into_inner).ask("kill")
     }
 
     async fn ask(&self, request: &'static str) -> Result<(), ClusterError> {
         let guardian = Arc::clone(&self.guardian);
         let asked = tokio::task::spawn_blocking(move || {
-            guardian
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .ask(request)
+            guardian.lock().unwrap_or_else(PoisonError::into_inner).ask(request)
         });
         asked.await.unwrap_or(Err(ClusterError::Gone))
     }
@@ -256,9 +239,7 @@ impl Cluster {
 
 /// A port that nobody listens on at this moment.
 fn free_port() -> Option<u16> {
-    (0..200)
-        .map(|_| fastrand::u16(PORTS))
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+    (0..200).map(|_| fastrand::u16(PORTS)).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
 }
 
 #[cfg(test)]

@@ -24,11 +24,10 @@ use anyhow::{Context, anyhow};
 use tokio::sync::oneshot;
 
 use super::cluster::{Cluster, ClusterOptions};
-use super::migrate::{migrate, parse};
-use super::settings::{Settings, database_url, start_logging};
-use super::setup::{SetupOptions, setup};
+use super::settings::{Settings, database, start_logging};
+
 use super::tail::{Credential, Follow, Signer, Style, local_url};
-use super::{Serve, Worker, signals};
+use super::{Serve, Worker, migrate, setup, signals};
 use crate::config::{Config, Layers, Secret};
 use crate::postgres::{Dsn, client};
 use instructions::Instructions;
@@ -71,7 +70,7 @@ pub(super) async fn execute(settings: Settings, args: Args, worker: Worker) -> a
     let shutdown = signals::shutdown()?;
     if args.writer_only {
         let config = settings.load(false)?;
-        let writer = Writer::new(parse(database_url(&config)?)?, seed);
+        let writer = Writer::new(database(&config)?, seed);
         writer.seed().await?;
         tokio::select! {
             () = shutdown => {}
@@ -112,24 +111,13 @@ impl Demo {
         let dsn = create_database(&cluster).await?;
 
         eprintln!("migrating and setting up …");
-        migrate(&dsn, true).await?;
-        setup(
-            &dsn,
-            &SetupOptions {
-                reference: true,
-                ..SetupOptions::default()
-            },
-        )
-        .await?;
+        migrate::run(&dsn, true).await?;
+        let config = configure(settings, args, &cluster)?;
+        setup::apply(&config, &dsn).await?;
         let story = Writer::new(dsn, seed);
         story.seed().await?;
 
-        let config = configure(settings, args, &cluster)?;
-        let key = config
-            .access
-            .jwt_secret
-            .clone()
-            .ok_or_else(|| anyhow!("no key"))?;
+        let key = config.access.jwt_secret.clone().ok_or_else(|| anyhow!("no key"))?;
         let signer = Signer {
             secret: key,
             user: USER.to_owned(),
@@ -156,35 +144,13 @@ impl Demo {
         };
         let writer = tokio::spawn(story.run());
         let kept = args.data.clone();
-        Ok(Self {
-            worker,
-            stop_worker,
-            writer,
-            base: local_url(address),
-            token,
-            signer,
-            cluster,
-            kept,
-        })
+        Ok(Self { worker, stop_worker, writer, base: local_url(address), token, signer, cluster, kept })
     }
 
     /// Prints what to try and then the events, until the end.
     async fn show(self, shutdown: super::Shutdown) -> anyhow::Result<()> {
-        let Self {
-            mut worker,
-            stop_worker,
-            writer,
-            base,
-            token,
-            signer,
-            cluster,
-            kept,
-        } = self;
-        let style = Style::of(
-            false,
-            io::stdout().is_terminal(),
-            std::env::var_os("NO_COLOR").as_deref(),
-        );
+        let Self { mut worker, stop_worker, writer, base, token, signer, cluster, kept } = self;
+        let style = Style::of(false, io::stdout().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
         let program = std::env::args().next();
         let instructions = Instructions {
             program: program.as_deref().unwrap_or("walcast"),
@@ -228,14 +194,8 @@ impl Demo {
 
 async fn create_database(cluster: &Cluster) -> anyhow::Result<Dsn> {
     let admin = client::connect(&Dsn::parse(&cluster.dsn("postgres"))?).await?;
-    if admin
-        .query_opt("select 1 from pg_database where datname = $1", &[&DATABASE])
-        .await?
-        .is_none()
-    {
-        admin
-            .batch_execute(&format!("create database {DATABASE}"))
-            .await?;
+    if admin.query_opt("select 1 from pg_database where datname = $1", &[&DATABASE]).await?.is_none() {
+        admin.batch_execute(&format!("create database {DATABASE}")).await?;
     }
     Ok(Dsn::parse(&cluster.dsn(DATABASE))?)
 }
@@ -243,37 +203,16 @@ async fn create_database(cluster: &Cluster) -> anyhow::Result<Dsn> {
 /// The reference domain's settings, the demo's own, then what the command line says. No file and no variables: the
 /// demo is the same in every folder.
 fn configure(settings: &Settings, args: &Args, cluster: &Cluster) -> anyhow::Result<Config> {
-    let port = args
-        .port
-        .unwrap_or_else(|| if is_free(USUAL_PORT) { USUAL_PORT } else { 0 });
+    let port = args.port.unwrap_or_else(|| if is_free(USUAL_PORT) { USUAL_PORT } else { 0 });
     let own = [
-        (
-            "http.listen",
-            SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string(),
-        ),
+        ("http.listen", SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string()),
         ("http.drain", "200ms".to_owned()),
-        (
-            "access.jwt_secret",
-            secret(args.data.as_deref(), "jwt-secret")?.expose().to_owned(),
-        ),
+        ("access.jwt_secret", secret(args.data.as_deref(), "jwt-secret")?.expose().to_owned()),
     ];
-    let mut flags: Vec<_> = own
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
-    flags.extend(
-        settings
-            .flags()
-            .into_iter()
-            .filter(|(name, _)| name != "database.url"),
-    );
+    let mut flags: Vec<_> = own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    flags.extend(settings.flags().into_iter().filter(|(name, _)| name != "database.url"));
     flags.push(("database.url".to_owned(), cluster.dsn(DATABASE)));
-    Ok(Layers {
-        reference: true,
-        flags,
-        ..Layers::default()
-    }
-    .load()?)
+    Ok(Layers { reference: true, flags, ..Layers::default() }.load()?)
 }
 
 fn is_free(port: u16) -> bool {
@@ -318,9 +257,6 @@ mod tests {
         assert_eq!(first.expose().len(), 64);
         assert_eq!(secret(Some(&path), "jwt-secret").unwrap(), first);
         assert_ne!(secret(Some(&path), "other").unwrap(), first);
-        assert_ne!(
-            secret(None, "jwt-secret").unwrap(),
-            secret(None, "jwt-secret").unwrap()
-        );
+        assert_ne!(secret(None, "jwt-secret").unwrap(), secret(None, "jwt-secret").unwrap());
     }
 }

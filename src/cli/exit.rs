@@ -3,10 +3,11 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::config::{ConfigError, ConfigErrors};
+use crate::catalog::CatalogErrors;
+use crate::config::ConfigErrors;
 
 pub(super) const FAILURE: u8 = 1;
-/// As clap's own: the command line or the configuration must be changed.
+/// As clap's own: the command line, the configuration or the catalog must be changed.
 pub(super) const USAGE: Code = Code(2);
 /// The server knows who asks and says no.
 const REFUSED: u8 = 3;
@@ -33,16 +34,13 @@ pub struct Refused(pub String);
 /// None: the reader of our output is gone, as `head` is after its lines; nobody is to be told.
 fn code(error: &anyhow::Error) -> Option<Code> {
     for cause in error.chain() {
-        if cause.is::<Usage>() || cause.is::<ConfigErrors>() || cause.is::<ConfigError>() {
+        if cause.is::<Usage>() || cause.is::<ConfigErrors>() || cause.is::<CatalogErrors>() {
             return Some(USAGE);
         }
         if cause.is::<Refused>() {
             return Some(Code(REFUSED));
         }
-        if cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-        {
+        if cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
             return None;
         }
     }
@@ -68,7 +66,7 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
-    use crate::config::Origin;
+    use crate::config::{ConfigError, Origin};
 
     #[test]
     fn each_kind_of_error_has_its_code() {

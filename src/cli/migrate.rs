@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::{ConnectOptions, PgConnection};
 
-use super::settings::{Settings, database_url, start_logging};
+use super::settings::{Settings, database, start_logging};
 use crate::postgres::Dsn;
 
 #[derive(Debug, clap::Args)]
@@ -27,17 +27,11 @@ struct Set {
 
 impl Set {
     fn own() -> Self {
-        Self {
-            migrator: sqlx::migrate!("migrations/walcast"),
-            table: "walcast.migrations",
-        }
+        Self { migrator: sqlx::migrate!("migrations/walcast"), table: "walcast.migrations" }
     }
 
     fn reference() -> Self {
-        Self {
-            migrator: sqlx::migrate!("migrations/reference"),
-            table: "walcast.reference_migrations",
-        }
+        Self { migrator: sqlx::migrate!("migrations/reference"), table: "walcast.reference_migrations" }
     }
 
     /// Runs what is not done yet and returns its names.
@@ -49,46 +43,32 @@ impl Set {
         };
         self.migrator.run_direct(None, connection, false).await?;
         let pending = self.migrator.iter().skip(before);
-        Ok(pending
-            .map(|migration| format!("{:04} {}", migration.version, migration.description))
-            .collect())
+        Ok(pending.map(|migration| format!("{:04} {}", migration.version, migration.description)).collect())
     }
 }
 
 async fn table_exists(connection: &mut PgConnection, table: &str) -> sqlx::Result<bool> {
-    sqlx::query_scalar("select to_regclass($1) is not null")
-        .bind(table)
-        .fetch_one(connection)
-        .await
+    sqlx::query_scalar("select to_regclass($1) is not null").bind(table).fetch_one(connection).await
 }
 
 /// Brings the database up to this version and returns the names of the migrations that it took.
 ///
 /// # Errors
 /// No connection, or what a migration met; each migration is a transaction, so that those before it stay.
-pub async fn migrate(dsn: &Dsn, reference: bool) -> anyhow::Result<Vec<String>> {
+pub async fn run(dsn: &Dsn, reference: bool) -> anyhow::Result<Vec<String>> {
     let mut connection = connect(dsn).await?;
     // Only where it is missing: `if not exists` asks for CREATE on the database all the same.
-    let missing: bool = sqlx::query_scalar("select to_regnamespace('walcast') is null")
-        .fetch_one(&mut connection)
-        .await?;
+    let missing: bool =
+        sqlx::query_scalar("select to_regnamespace('walcast') is null").fetch_one(&mut connection).await?;
     if missing {
         sqlx::query("create schema walcast")
             .execute(&mut connection)
             .await
             .context("create schema walcast")?;
     }
-    let mut done = Set::own()
-        .run(&mut connection)
-        .await
-        .context("walcast's own schema")?;
+    let mut done = Set::own().run(&mut connection).await.context("walcast's own schema")?;
     if reference {
-        done.extend(
-            Set::reference()
-                .run(&mut connection)
-                .await
-                .context("the reference domain")?,
-        );
+        done.extend(Set::reference().run(&mut connection).await.context("the reference domain")?);
     }
     Ok(done)
 }
@@ -120,8 +100,8 @@ async fn connect(dsn: &Dsn) -> anyhow::Result<PgConnection> {
 pub(super) async fn execute(settings: &Settings, args: &Args) -> anyhow::Result<()> {
     start_logging("warn")?;
     let config = settings.load(args.reference)?;
-    let dsn = parse(database_url(&config)?)?;
-    let done = migrate(&dsn, args.reference).await?;
+    let dsn = database(&config)?;
+    let done = run(&dsn, args.reference).await?;
     let mut out = std::io::stdout();
     for name in &done {
         writeln!(out, "applied {name}")?;
@@ -132,11 +112,6 @@ pub(super) async fn execute(settings: &Settings, args: &Args) -> anyhow::Result<
     Ok(())
 }
 
-/// The database of the configuration.
-pub(super) fn parse(url: &crate::config::Secret) -> anyhow::Result<Dsn> {
-    Dsn::parse(url.expose()).map_err(|error| super::exit::Usage(format!("database.url: {error}")).into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,31 +119,19 @@ mod tests {
 
     #[tokio::test]
     async fn both_sets_run_once_each_and_over_a_unix_socket_too() {
-        let cluster = Cluster::start(ClusterOptions {
-            durable: false,
-            ..ClusterOptions::default()
-        })
-        .await
-        .unwrap();
+        let cluster =
+            Cluster::start(ClusterOptions { durable: false, ..ClusterOptions::default() }).await.unwrap();
         let dsn = Dsn::parse(&cluster.dsn("postgres")).unwrap();
-        let own = migrate(&dsn, false).await.unwrap();
+        let own = run(&dsn, false).await.unwrap();
         assert_eq!(own.first().map(String::as_str), Some("0001 schema"));
         assert!(own.iter().all(|name| name.starts_with("00")), "{own:?}");
         let socket = Dsn::parse(&cluster.socket_dsn("postgres")).unwrap();
         assert!(matches!(socket.hosts[0], crate::postgres::dsn::Host::Unix { .. }));
-        assert_eq!(migrate(&socket, true).await.unwrap(), ["1001 tables"]);
-        assert_eq!(migrate(&dsn, true).await.unwrap(), Vec::<String>::new());
+        assert_eq!(run(&socket, true).await.unwrap(), ["1001 tables"]);
+        assert_eq!(run(&dsn, true).await.unwrap(), Vec::<String>::new());
 
         let mut connection = connect(&dsn).await.unwrap();
-        assert!(
-            table_exists(&mut connection, "public.organizations")
-                .await
-                .unwrap()
-        );
-        assert!(
-            !table_exists(&mut connection, "public._sqlx_migrations")
-                .await
-                .unwrap()
-        );
+        assert!(table_exists(&mut connection, "public.organizations").await.unwrap());
+        assert!(!table_exists(&mut connection, "public._sqlx_migrations").await.unwrap());
     }
 }

@@ -1,7 +1,7 @@
 //! `walcast run`: the worker in the foreground.
 
 use super::exit::Usage;
-use super::settings::{Settings, database_url, start_logging};
+use super::settings::{Settings, database, start_logging};
 use super::{Serve, Worker, signals};
 use crate::telemetry::logging;
 
@@ -15,7 +15,7 @@ pub(super) struct Args {
 pub(super) async fn execute(settings: &Settings, args: &Args, worker: Worker) -> anyhow::Result<()> {
     start_logging(logging::DEFAULT)?;
     let config = settings.load(args.reference)?;
-    database_url(&config)?;
+    database(&config)?;
     if !args.reference && config.catalog.path.is_none() {
         let text =
             "no catalog: set catalog.path to your own, or say run --reference for the reference domain's";
@@ -26,11 +26,5 @@ pub(super) async fn execute(settings: &Settings, args: &Args, worker: Worker) ->
         return Err(Usage(text.to_owned()).into());
     }
     let shutdown = signals::shutdown()?;
-    worker(Serve {
-        config,
-        reference: args.reference,
-        listening: None,
-        shutdown,
-    })
-    .await
+    worker(Serve { config, reference: args.reference, listening: None, shutdown }).await
 }

@@ -7,6 +7,7 @@ use clap::ArgAction;
 
 use super::exit::Usage;
 use crate::config::{Config, ConfigErrors, Layers, Secret};
+use crate::postgres::Dsn;
 
 /// Read when it is there and no other is named.
 const DEFAULT_FILE: &str = "walcast.toml";
@@ -44,10 +45,7 @@ impl Settings {
         let default = Path::new(DEFAULT_FILE);
         Layers {
             reference,
-            file: self
-                .config
-                .as_deref()
-                .or_else(|| default.exists().then_some(default)),
+            file: self.config.as_deref().or_else(|| default.exists().then_some(default)),
             variables: readable.collect(),
             flags: self.flags(),
         }
@@ -58,40 +56,30 @@ impl Settings {
     pub(super) fn flags(&self) -> Vec<(String, String)> {
         let named = [
             ("http.listen", self.listen.clone()),
-            (
-                "database.url",
-                self.database_url.as_ref().map(|url| url.expose().to_owned()),
-            ),
+            ("database.url", self.database_url.as_ref().map(|url| url.expose().to_owned())),
             ("catalog.path", self.catalog.clone()),
         ];
-        let named = named
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let named = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         self.set.iter().cloned().chain(named).collect()
     }
 }
 
-/// The database's URL, which most commands need.
-pub(super) fn database_url(config: &Config) -> Result<&Secret, Usage> {
+/// The database, which most commands need.
+pub(super) fn database(config: &Config) -> Result<Dsn, Usage> {
     let text = "no database is configured: set DATABASE_URL, or database.url in walcast.toml";
-    config.database.url.as_ref().ok_or_else(|| Usage(text.to_owned()))
+    let url = config.database.url.as_ref().ok_or_else(|| Usage(text.to_owned()))?;
+    Dsn::parse(url.expose()).map_err(|error| Usage(format!("database.url: {error}")))
 }
 
 /// The key that development tokens are signed with.
 pub(super) fn jwt_secret(config: &Config) -> Result<&Secret, Usage> {
     let text = "no key to sign with: set WALCAST_ACCESS_JWT_SECRET, or access.jwt_secret in walcast.toml";
-    config
-        .access
-        .jwt_secret
-        .as_ref()
-        .ok_or_else(|| Usage(text.to_owned()))
+    config.access.jwt_secret.as_ref().ok_or_else(|| Usage(text.to_owned()))
 }
 
 /// Sets up logging; `default` is the filter where WALCAST_LOG says nothing.
 pub(super) fn start_logging(default: &str) -> anyhow::Result<()> {
-    let filter = std::env::var(crate::telemetry::logging::VARIABLE)
-        .ok()
-        .filter(|filter| !filter.is_empty());
+    let filter = std::env::var(crate::telemetry::logging::VARIABLE).ok().filter(|filter| !filter.is_empty());
     crate::telemetry::logging::init(filter.as_deref().unwrap_or(default))
         .map_err(|error| Usage(error.to_string()))
         .context("logging")
@@ -108,12 +96,7 @@ mod tests {
             listen: Some("127.0.0.1:2".to_owned()),
             ..Settings::default()
         };
-        let config = Layers {
-            flags: settings.flags(),
-            ..Layers::default()
-        }
-        .load()
-        .unwrap();
+        let config = Layers { flags: settings.flags(), ..Layers::default() }.load().unwrap();
         assert_eq!(config.http.listen.port(), 2);
         assert!(pair("http.listen").is_err());
     }

@@ -67,27 +67,15 @@ pub(super) async fn execute(settings: &Settings, args: Args) -> anyhow::Result<(
         }
     };
     let mut parameters = Vec::new();
-    let named = [
-        ("organizationId", args.organization),
-        ("channel", args.channel),
-        ("types", args.types),
-    ];
-    parameters.extend(
-        named
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?))),
-    );
+    let named = [("organizationId", args.organization), ("channel", args.channel), ("types", args.types)];
+    parameters.extend(named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     parameters.extend(args.tags);
     Follow {
         base: args.url.unwrap_or_else(|| local_url(config.http.listen)),
         credential,
         parameters,
         since: args.since,
-        style: Style::of(
-            args.json,
-            io::stdout().is_terminal(),
-            std::env::var_os("NO_COLOR").as_deref(),
-        ),
+        style: Style::of(args.json, io::stdout().is_terminal(), std::env::var_os("NO_COLOR").as_deref()),
         quiet: false,
     }
     .run(&mut io::stdout())

@@ -76,11 +76,7 @@ impl Claims {
 /// None that claims of this type can cause.
 pub fn sign(claims: &Claims, secret: &Secret) -> anyhow::Result<String> {
     let key = EncodingKey::from_secret(secret.expose().as_bytes());
-    Ok(jsonwebtoken::encode(
-        &Header::new(Algorithm::HS256),
-        claims,
-        &key,
-    )?)
+    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key)?)
 }
 
 pub(super) fn execute(settings: &Settings, args: Args) -> anyhow::Result<()> {
@@ -103,10 +99,7 @@ mod tests {
 
     #[test]
     fn a_token_is_read_back_with_its_key_and_with_no_other() {
-        let access = Access {
-            audience: Some("app".to_owned()),
-            ..Access::default()
-        };
+        let access = Access { audience: Some("app".to_owned()), ..Access::default() };
         let mut claims = Claims::new("ada", Duration::from_secs(60), &access);
         claims.organization = Some("acme".to_owned());
         let token = sign(&claims, &Secret::new("k".repeat(32))).unwrap();
@@ -122,10 +115,7 @@ mod tests {
         let read_back = read(&"k".repeat(32)).unwrap().claims;
         assert_eq!(read_back["sub"], "ada");
         assert_eq!(read_back["organizationId"], "acme");
-        assert_eq!(
-            read_back["exp"].as_u64().unwrap() - read_back["iat"].as_u64().unwrap(),
-            60
-        );
+        assert_eq!(read_back["exp"].as_u64().unwrap() - read_back["iat"].as_u64().unwrap(), 60);
         assert!(read_back.get("organizations").is_none());
         assert!(read("other").is_err());
     }

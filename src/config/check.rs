@@ -33,14 +33,8 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
     };
 
     if let Some(url) = &config.database.url {
-        let known = ["postgres://", "postgresql://"]
-            .iter()
-            .any(|scheme| url.expose().starts_with(scheme));
-        must(
-            known,
-            "database.url",
-            "a URL such as \"postgres://user@localhost:5432/app\"",
-        );
+        let known = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme));
+        must(known, "database.url", "a URL such as \"postgres://user@localhost:5432/app\"");
     }
     let slot_byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     let slot_fits = config
@@ -48,11 +42,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
         .slot
         .as_ref()
         .is_none_or(|slot| (1..=63).contains(&slot.len()) && slot.bytes().all(slot_byte));
-    must(
-        slot_fits,
-        "source.slot",
-        "a slot's name: at most 63 of a-z, 0-9 and _",
-    );
+    must(slot_fits, "source.slot", "a slot's name: at most 63 of a-z, 0-9 and _");
     must(
         (1..=63).contains(&config.source.publication.len()),
         "source.publication",
@@ -60,101 +50,45 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
     );
 
     let at_least = |size: ByteSize, least: u64| size >= ByteSize(least);
-    must(
-        at_least(config.source.max_transaction, 64 << 10),
-        "source.max_transaction",
-        "at least \"64KiB\"",
-    );
-    must(
-        config.replay.max_age >= Duration::from_secs(1),
-        "replay.max_age",
-        "at least \"1s\"",
-    );
-    must(
-        at_least(config.replay.max_memory, MIB),
-        "replay.max_memory",
-        "at least \"1MiB\"",
-    );
+    must(at_least(config.source.max_transaction, 64 << 10), "source.max_transaction", "at least \"64KiB\"");
+    must(config.replay.max_age >= Duration::from_secs(1), "replay.max_age", "at least \"1s\"");
+    must(at_least(config.replay.max_memory, MIB), "replay.max_memory", "at least \"1MiB\"");
     must(
         at_least(config.replay.max_wal, 16 * MIB),
         "replay.max_wal",
         "at least \"16MiB\", a segment of the log",
     );
-    must(
-        at_least(config.journal.max_event, 1 << 10),
-        "journal.max_event",
-        "at least \"1KiB\"",
-    );
+    must(at_least(config.journal.max_event, 1 << 10), "journal.max_event", "at least \"1KiB\"");
     must(
         config.journal.max_event <= config.replay.max_memory,
         "journal.max_event",
         "at most replay.max_memory: an event must fit in the journals",
     );
-    must(
-        at_least(config.mirror.max_memory, MIB),
-        "mirror.max_memory",
-        "at least \"1MiB\"",
-    );
+    must(at_least(config.mirror.max_memory, MIB), "mirror.max_memory", "at least \"1MiB\"");
 
+    must(config.http.keepalive >= Duration::from_secs(1), "http.keepalive", "at least \"1s\"");
+    must(config.http.write_timeout >= Duration::from_secs(1), "http.write_timeout", "at least \"1s\"");
     must(
-        config.http.keepalive >= Duration::from_secs(1),
-        "http.keepalive",
-        "at least \"1s\"",
-    );
-    must(
-        config.http.write_timeout >= Duration::from_secs(1),
-        "http.write_timeout",
-        "at least \"1s\"",
-    );
-    must(
-        config
-            .http
-            .admin_listen
-            .is_none_or(|admin| admin != config.http.listen || admin.port() == 0),
+        config.http.admin_listen.is_none_or(|admin| admin != config.http.listen || admin.port() == 0),
         "http.admin_listen",
         "another address than http.listen",
     );
-    for origin in config
-        .http
-        .allowed_origins
-        .iter()
-        .filter(|origin| !is_origin(origin))
-    {
+    for origin in config.http.allowed_origins.iter().filter(|origin| !is_origin(origin)) {
         let text = "origins such as \"https://app.example.com\": scheme, host in lower case, port unless it is the default";
-        must(
-            false,
-            "http.allowed_origins",
-            &format!("{text}; {origin:?} is not"),
-        );
+        must(false, "http.allowed_origins", &format!("{text}; {origin:?} is not"));
     }
-    for proxy in config
-        .http
-        .trusted_proxies
-        .iter()
-        .filter(|proxy| !is_network(proxy))
-    {
+    for proxy in config.http.trusted_proxies.iter().filter(|proxy| !is_network(proxy)) {
         let text = format!("addresses or networks such as \"10.0.0.0/8\"; {proxy:?} is not");
         must(false, "http.trusted_proxies", &text);
     }
 
     if let Some(secret) = &config.access.jwt_secret {
         let text = "at least 32 bytes long, such as what `openssl rand -hex 32` prints";
-        must(
-            secret.expose().len() >= MIN_SECRET_BYTES,
-            "access.jwt_secret",
-            text,
-        );
+        must(secret.expose().len() >= MIN_SECRET_BYTES, "access.jwt_secret", text);
     }
-    let cookie_fits = config
-        .access
-        .cookie
-        .as_ref()
-        .is_none_or(|name| !name.is_empty() && name.bytes().all(is_token));
-    must(
-        cookie_fits,
-        "access.cookie",
-        "a cookie's name: letters, digits and -_.",
-    );
+    let cookie_fits =
+        config.access.cookie.as_ref().is_none_or(|name| !name.is_empty() && name.bytes().all(is_token));
+    must(cookie_fits, "access.cookie", "a cookie's name: letters, digits and -_.");
     if let Some(memberships) = &config.access.memberships {
         must(
             !memberships.table.is_empty(),
@@ -166,11 +100,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
             "access.memberships.organization",
             "given with the others of its section",
         );
-        must(
-            !memberships.user.is_empty(),
-            "access.memberships.user",
-            "given with the others of its section",
-        );
+        must(!memberships.user.is_empty(), "access.memberships.user", "given with the others of its section");
     }
     if let Some(organizations) = &config.access.organizations {
         must(
@@ -178,11 +108,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
             "access.organizations.table",
             "given with the others of its section",
         );
-        must(
-            !organizations.id.is_empty(),
-            "access.organizations.id",
-            "given with the others of its section",
-        );
+        must(!organizations.id.is_empty(), "access.organizations.id", "given with the others of its section");
         must(
             !organizations.name.is_empty(),
             "access.organizations.name",
@@ -207,35 +133,24 @@ pub(super) fn check_preset(preset: &Preset) -> Vec<String> {
         || !path.bytes().all(plain)
         || (path.len() > 1 && path.ends_with('/'))
     {
-        wrong.push(format!(
-            "a preset's path must be one such as \"/api/events\"; {path:?} is not"
-        ));
+        wrong.push(format!("a preset's path must be one such as \"/api/events\"; {path:?} is not"));
     }
     if RESERVED.contains(&path.as_str()) {
-        wrong.push(format!(
-            "{path} is a path of the worker's own: a preset must have another"
-        ));
+        wrong.push(format!("{path} is a path of the worker's own: a preset must have another"));
     }
     if preset.channels.is_empty() {
-        wrong.push(format!(
-            "the preset {path} must have channels: without any it would show nothing"
-        ));
+        wrong.push(format!("the preset {path} must have channels: without any it would show nothing"));
     }
     let tags = preset.parameters.values();
     for name in preset.channels.iter().chain(tags).filter(|name| !is_name(name)) {
-        wrong.push(format!(
-            "channels and tags of the preset {path} must be {NAMES}; {name:?} is not"
-        ));
+        wrong.push(format!("channels and tags of the preset {path} must be {NAMES}; {name:?} is not"));
     }
     wrong
 }
 
 /// `[A-Za-z0-9._:-]{1,100}`: what channels, types and tags are called.
 fn is_name(name: &str) -> bool {
-    (1..=100).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+    (1..=100).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
 }
 
 /// A token of RFC 9110, 5.6.2, as far as cookies' names use it.
@@ -267,9 +182,7 @@ fn is_origin(text: &str) -> bool {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
             !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+                && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
         }
     };
     port_fits && host_fits
@@ -277,9 +190,8 @@ fn is_origin(text: &str) -> bool {
 
 /// An address, or a network in CIDR notation.
 fn is_network(text: &str) -> bool {
-    let (address, prefix) = text
-        .split_once('/')
-        .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+    let (address, prefix) =
+        text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
     let Ok(address) = address.parse::<IpAddr>() else {
         return false;
     };
@@ -338,26 +250,11 @@ mod tests {
             parameters: [("priorities".to_owned(), "priority".to_owned())].into(),
             keepalive: super::super::Keepalive::Comment,
         };
-        assert_eq!(
-            check_preset(&preset("/api/realtime/issues/stream")),
-            Vec::<String>::new()
-        );
+        assert_eq!(check_preset(&preset("/api/realtime/issues/stream")), Vec::<String>::new());
         for wrong in ["api", "/a?b", "/a/{id}", "/a/", "//a", "/healthz", "/", "/a b"] {
             assert!(!check_preset(&preset(wrong)).is_empty(), "{wrong}");
         }
-        assert!(
-            !check_preset(&Preset {
-                channels: Vec::new(),
-                ..preset("/a")
-            })
-            .is_empty()
-        );
-        assert!(
-            !check_preset(&Preset {
-                channels: vec!["a b".to_owned()],
-                ..preset("/a")
-            })
-            .is_empty()
-        );
+        assert!(!check_preset(&Preset { channels: Vec::new(), ..preset("/a") }).is_empty());
+        assert!(!check_preset(&Preset { channels: vec!["a b".to_owned()], ..preset("/a") }).is_empty());
     }
 }

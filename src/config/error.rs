@@ -47,10 +47,7 @@ pub struct ConfigError {
 impl ConfigError {
     #[must_use]
     pub fn new(origin: Origin, text: impl Into<String>) -> Self {
-        Self {
-            origin,
-            text: text.into(),
-        }
+        Self { origin, text: text.into() }
     }
 }
 

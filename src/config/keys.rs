@@ -37,39 +37,19 @@ impl Key {
 }
 
 const fn text(name: &'static str, expects: &'static str) -> Key {
-    Key {
-        name,
-        shape: Shape::Text,
-        expects,
-        secret: false,
-    }
+    Key { name, shape: Shape::Text, expects, secret: false }
 }
 
 const fn secret(name: &'static str, expects: &'static str) -> Key {
-    Key {
-        name,
-        shape: Shape::Text,
-        expects,
-        secret: true,
-    }
+    Key { name, shape: Shape::Text, expects, secret: true }
 }
 
 const fn count(name: &'static str) -> Key {
-    Key {
-        name,
-        shape: Shape::Integer,
-        expects: "a whole number, 0 for no limit",
-        secret: false,
-    }
+    Key { name, shape: Shape::Integer, expects: "a whole number, 0 for no limit", secret: false }
 }
 
 const fn list(name: &'static str, expects: &'static str) -> Key {
-    Key {
-        name,
-        shape: Shape::List,
-        expects,
-        secret: false,
-    }
+    Key { name, shape: Shape::List, expects, secret: false }
 }
 
 const DURATION: &str = "a duration such as \"30s\" or \"10m\"";
@@ -80,10 +60,7 @@ const COLUMN: &str = "the name of a column";
 
 /// All settings but `presets`, which only a file can hold.
 pub const KEYS: &[Key] = &[
-    secret(
-        "database.url",
-        "a URL such as \"postgres://user@localhost:5432/app\"",
-    ),
+    secret("database.url", "a URL such as \"postgres://user@localhost:5432/app\""),
     text("source.kind", "\"auto\", \"wal\" or \"outbox\""),
     text("source.slot", "a slot's name: at most 63 of a-z, 0-9 and _"),
     text("source.publication", "a publication's name"),
@@ -100,14 +77,8 @@ pub const KEYS: &[Key] = &[
     text("http.keepalive", DURATION),
     text("http.write_timeout", DURATION),
     text("http.drain", DURATION),
-    list(
-        "http.allowed_origins",
-        "a list of origins such as \"https://app.example.com\"",
-    ),
-    list(
-        "http.trusted_proxies",
-        "a list of addresses or networks such as \"10.0.0.0/8\"",
-    ),
+    list("http.allowed_origins", "a list of origins such as \"https://app.example.com\""),
+    list("http.trusted_proxies", "a list of addresses or networks such as \"10.0.0.0/8\""),
     secret("access.jwt_secret", "a text of at least 32 bytes"),
     list("access.jwt_public_keys", "a list of PEM files"),
     text("access.issuer", "a text"),
@@ -139,19 +110,10 @@ mod tests {
 
     /// The fields of a struct, from what its deserializer says when it meets an unknown one.
     fn fields(section: &str) -> Vec<String> {
-        let document = if section.is_empty() {
-            "zz = 1".to_owned()
-        } else {
-            format!("[{section}]\nzz = 1")
-        };
+        let document = if section.is_empty() { "zz = 1".to_owned() } else { format!("[{section}]\nzz = 1") };
         let error = toml::from_str::<Config>(&document).unwrap_err();
         let expected = error.message().split_once("expected ").unwrap().1.to_owned();
-        expected
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .map(str::to_owned)
-            .collect()
+        expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
     }
 
     #[test]

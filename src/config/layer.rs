@@ -49,9 +49,7 @@ impl Layer {
                 Ok(values) => layer.walk("", &values, spans.get_ref(), text, origin),
                 Err(error) => {
                     let line = line_of(text, error.span().map_or(0, |span| span.start));
-                    layer
-                        .errors
-                        .push(ConfigError::new(origin(line), "a value that TOML can't hold"));
+                    layer.errors.push(ConfigError::new(origin(line), "a value that TOML can't hold"));
                 }
             }
         }
@@ -76,11 +74,8 @@ impl Layer {
             } else {
                 format!("{prefix}.{}", name.get_ref())
             };
-            let is_section = KEYS.iter().any(|key| {
-                key.name
-                    .strip_prefix(&full)
-                    .is_some_and(|rest| rest.starts_with('.'))
-            });
+            let is_section =
+                KEYS.iter().any(|key| key.name.strip_prefix(&full).is_some_and(|rest| rest.starts_with('.')));
             if let Some(key) = Key::find(&full) {
                 self.values.insert(key.name, (value.clone(), here));
             } else if full == "presets" {
@@ -88,10 +83,9 @@ impl Layer {
             } else if is_section {
                 match (value, span.get_ref().as_table()) {
                     (Value::Table(values), Some(spans)) => self.walk(&full, values, spans, text, origin),
-                    _ => self.errors.push(ConfigError::new(
-                        here,
-                        format!("{full} must be a section: [{full}]"),
-                    )),
+                    _ => self
+                        .errors
+                        .push(ConfigError::new(here, format!("{full} must be a section: [{full}]"))),
                 }
             } else {
                 self.errors.push(ConfigError::new(here, unknown(&full)));
@@ -108,29 +102,19 @@ impl Layer {
         here: &Origin,
     ) {
         let (Some(values), Some(spans)) = (value.as_array(), spans.as_array()) else {
-            self.errors.push(ConfigError::new(
-                here.clone(),
-                "presets must be a list of tables: [[presets]]",
-            ));
+            self.errors.push(ConfigError::new(here.clone(), "presets must be a list of tables: [[presets]]"));
             return;
         };
         for (value, span) in values.iter().zip(spans.iter()) {
             let here = origin(line_of(text, span.span().start));
             let mut known = true;
-            for name in span
-                .get_ref()
-                .as_table()
-                .into_iter()
-                .flat_map(|table| table.keys())
-            {
+            for name in span.get_ref().as_table().into_iter().flat_map(|table| table.keys()) {
                 if !Preset::FIELDS.contains(&name.get_ref().as_ref()) {
                     known = false;
                     let place = origin(line_of(text, name.span().start));
                     let hint = suggestion(nearest(name.get_ref(), Preset::FIELDS));
-                    self.errors.push(ConfigError::new(
-                        place,
-                        format!("a preset has no {}{hint}", name.get_ref()),
-                    ));
+                    self.errors
+                        .push(ConfigError::new(place, format!("a preset has no {}{hint}", name.get_ref())));
                 }
             }
             if known {
@@ -140,9 +124,9 @@ impl Layer {
                         self.errors.push(ConfigError::new(here, text));
                     }
                     Ok(preset) => self.presets.push((preset, here)),
-                    Err(error) => self
-                        .errors
-                        .push(ConfigError::new(here, format!("preset: {}", error.message()))),
+                    Err(error) => {
+                        self.errors.push(ConfigError::new(here, format!("preset: {}", error.message())));
+                    }
                 }
             }
         }
@@ -154,10 +138,7 @@ impl Layer {
         let mut layer = Self::default();
         for (name, value) in variables.filter(|(_, value)| !value.is_empty()) {
             if name == "DATABASE_URL" {
-                layer
-                    .values
-                    .entry("database.url")
-                    .or_insert_with(|| (value.into(), Origin::Variable(name)));
+                layer.values.entry("database.url").or_insert_with(|| (value.into(), Origin::Variable(name)));
             } else if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
                 layer.written(key, &value, Origin::Variable(name));
             } else if name == "WALCAST_PRESETS" {
@@ -169,11 +150,8 @@ impl Layer {
                 && !OTHER_VARIABLES.contains(&name.as_str())
                 && !is_service_link(&name)
             {
-                let variables: Vec<String> = KEYS
-                    .iter()
-                    .map(Key::variable)
-                    .chain(OTHER_VARIABLES.map(str::to_owned))
-                    .collect();
+                let variables: Vec<String> =
+                    KEYS.iter().map(Key::variable).chain(OTHER_VARIABLES.map(str::to_owned)).collect();
                 let hint = suggestion(nearest(&name, variables.iter().map(String::as_str)));
                 layer.errors.push(ConfigError::new(
                     Origin::Variable(name),
@@ -201,10 +179,7 @@ impl Layer {
         let value = match key.shape {
             Shape::Text => text.into(),
             // What is no number stays text, for `load` to refuse.
-            Shape::Integer => text
-                .trim()
-                .parse::<i64>()
-                .map_or_else(|_| text.into(), Value::from),
+            Shape::Integer => text.trim().parse::<i64>().map_or_else(|_| text.into(), Value::from),
             Shape::List => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 Value::Array(items.map(Value::from).collect())

@@ -36,25 +36,14 @@ impl Config {
         env: impl Iterator<Item = (String, String)>,
         flags: &[(String, String)],
     ) -> Result<Self, ConfigErrors> {
-        Layers {
-            reference: false,
-            file,
-            variables: env.collect(),
-            flags: flags.to_vec(),
-        }
-        .load()
+        Layers { reference: false, file, variables: env.collect(), flags: flags.to_vec() }.load()
     }
 
     /// The settings of the reference domain alone: its presets and access.
-    ///
-    /// # Errors
-    /// None but a broken build: a test loads it.
-    pub fn reference() -> Result<Self, ConfigErrors> {
-        Layers {
-            reference: true,
-            ..Layers::default()
-        }
-        .load()
+    #[must_use]
+    #[allow(clippy::expect_used, reason = "the text is part of the binary, and a test loads it")]
+    pub fn reference() -> Self {
+        Layers { reference: true, ..Layers::default() }.load().expect("walcast.reference.toml is right")
     }
 }
 
@@ -67,15 +56,10 @@ impl Layers<'_> {
             all.cover(Layer::from_toml(REFERENCE, &|line| Origin::Reference { line }));
         }
         if let Some(path) = self.file {
-            let origin = |line| Origin::File {
-                path: path.to_owned(),
-                line,
-            };
+            let origin = |line| Origin::File { path: path.to_owned(), line };
             match std::fs::read_to_string(path) {
                 Ok(text) => all.cover(Layer::from_toml(&text, &origin)),
-                Err(error) => all
-                    .errors
-                    .push(ConfigError::new(origin(0), format!("can't be read: {error}"))),
+                Err(error) => all.errors.push(ConfigError::new(origin(0), format!("can't be read: {error}"))),
             }
         }
         all.cover(Layer::from_variables(self.variables.into_iter()));
@@ -85,11 +69,7 @@ impl Layers<'_> {
 }
 
 fn build(layer: Layer) -> Result<Config, ConfigErrors> {
-    let Layer {
-        values,
-        presets,
-        mut errors,
-    } = layer;
+    let Layer { values, presets, mut errors } = layer;
     let mut document = toml::Table::new();
     for (name, (value, origin)) in &values {
         let mut alone = toml::Table::new();
@@ -101,37 +81,22 @@ fn build(layer: Layer) -> Result<Config, ConfigErrors> {
         }
     }
     for (preset, origin) in &presets {
-        errors.extend(
-            check_preset(preset)
-                .into_iter()
-                .map(|text| ConfigError::new(origin.clone(), text)),
-        );
+        errors.extend(check_preset(preset).into_iter().map(|text| ConfigError::new(origin.clone(), text)));
     }
     let mut config = Config::deserialize(Value::Table(document))
         .map_err(|error| ConfigError::new(Origin::Default, error.message()))?;
     for (name, text) in check(&config) {
         errors.push(ConfigError::new(origin_of(name, &values), text));
     }
-    config.presets = presets
-        .into_iter()
-        .map(|(preset, _): (Preset, Origin)| preset)
-        .collect();
+    config.presets = presets.into_iter().map(|(preset, _): (Preset, Origin)| preset).collect();
     errors.sort_by(|a, b| a.origin.cmp(&b.origin));
-    if errors.is_empty() {
-        Ok(config)
-    } else {
-        Err(ConfigErrors(errors))
-    }
+    if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
 }
 
 /// Where the setting was written; for one left out of a section, where its section was.
 fn origin_of(name: &str, values: &BTreeMap<&'static str, (Value, Origin)>) -> Origin {
     let section = name.rsplit_once('.').map_or(name, |(section, _)| section);
-    let sibling = || {
-        values
-            .iter()
-            .find(|(key, _)| key.rsplit_once('.').is_some_and(|(s, _)| s == section))
-    };
+    let sibling = || values.iter().find(|(key, _)| key.rsplit_once('.').is_some_and(|(s, _)| s == section));
     values
         .get(name)
         .or_else(|| sibling().map(|(_, entry)| entry))
@@ -155,9 +120,7 @@ fn insert(table: &mut toml::Table, name: &str, value: Value) {
             table.insert(name.to_owned(), value);
         }
         Some((section, rest)) => {
-            let inner = table
-                .entry(section)
-                .or_insert_with(|| Value::Table(toml::Table::new()));
+            let inner = table.entry(section).or_insert_with(|| Value::Table(toml::Table::new()));
             if let Value::Table(inner) = inner {
                 insert(inner, rest, value);
             }

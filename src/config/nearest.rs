@@ -9,11 +9,7 @@ pub fn nearest<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) 
         .into_iter()
         .map(|candidate| {
             let whole = edits(wanted, candidate);
-            let part = if last(candidate) == wanted_last {
-                1
-            } else {
-                usize::MAX
-            };
+            let part = if last(candidate) == wanted_last { 1 } else { usize::MAX };
             (whole.min(part), candidate)
         })
         .min_by_key(|(distance, _)| *distance)
@@ -31,9 +27,7 @@ fn edits(from: &str, to: &str) -> usize {
         let mut next = Vec::with_capacity(row.len());
         next.push(left);
         for (want, above) in to.iter().zip(row.iter().skip(1)) {
-            left = (diagonal + usize::from(have != *want))
-                .min(above + 1)
-                .min(left + 1);
+            left = (diagonal + usize::from(have != *want)).min(above + 1).min(left + 1);
             diagonal = *above;
             next.push(left);
         }
@@ -48,12 +42,7 @@ mod tests {
 
     #[test]
     fn edits_are_counted() {
-        for (from, to, expected) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("kitten", "sitting", 3),
-            ("abc", "", 3),
-        ] {
+        for (from, to, expected) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("abc", "", 3)] {
             assert_eq!(edits(from, to), expected, "{from} {to}");
         }
     }

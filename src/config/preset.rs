@@ -51,9 +51,7 @@ mod tests {
     use super::*;
 
     fn read(keepalive: &str) -> Result<Preset, toml::de::Error> {
-        toml::from_str(&format!(
-            "path = \"/e\"\nchannels = [\"a\"]\nkeepalive = {keepalive}"
-        ))
+        toml::from_str(&format!("path = \"/e\"\nchannels = [\"a\"]\nkeepalive = {keepalive}"))
     }
 
     #[test]
@@ -64,13 +62,7 @@ mod tests {
         };
         assert_eq!(frame["type"].as_str(), Some("ping"));
         for wrong in ["\"coment\"", "{ data = {} }", "30"] {
-            assert!(
-                read(wrong)
-                    .unwrap_err()
-                    .message()
-                    .contains("keepalive must be \"comment\""),
-                "{wrong}"
-            );
+            assert!(read(wrong).unwrap_err().message().contains("keepalive must be \"comment\""), "{wrong}");
         }
     }
 }

@@ -33,13 +33,7 @@ impl<'de> Deserialize<'de> for ByteSize {
 /// `5m`, `30s`, `250ms`, `2h`, `1d`.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let units = [
-        ("ms", 1),
-        ("s", 1000),
-        ("m", 60_000),
-        ("h", 3_600_000),
-        ("d", 86_400_000),
-    ];
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     read(text, &units).map(Duration::from_millis)
 }
 
@@ -47,9 +41,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 pub(super) fn deserialize_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).ok_or_else(|| {
-        de::Error::custom(format_args!(
-            "{text:?} is not a duration such as \"30s\" or \"10m\""
-        ))
+        de::Error::custom(format_args!("{text:?} is not a duration such as \"30s\" or \"10m\""))
     })
 }
 
@@ -63,16 +55,7 @@ mod tests {
         assert_eq!(parse_duration("10 m"), Some(Duration::from_secs(600)));
         assert_eq!(parse_duration("1d"), Some(Duration::from_secs(86_400)));
         assert_eq!(parse_duration("0"), Some(Duration::ZERO));
-        for text in [
-            "",
-            "5",
-            "m",
-            "-1s",
-            "1.5s",
-            "1S",
-            "99999999999999999999s",
-            "18446744073709551615d",
-        ] {
+        for text in ["", "5", "m", "-1s", "1.5s", "1S", "99999999999999999999s", "18446744073709551615d"] {
             assert_eq!(parse_duration(text), None, "{text:?}");
         }
     }

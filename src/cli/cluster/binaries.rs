@@ -56,10 +56,7 @@ impl Binaries {
             let found = Self::at(folder).ok_or_else(|| BinariesError::NotThere(folder.to_owned()))?;
             let Self { folder, major } = &found;
             if *major < OLDEST_MAJOR {
-                return Err(BinariesError::Old {
-                    path: folder.clone(),
-                    major: *major,
-                });
+                return Err(BinariesError::Old { path: folder.clone(), major: *major });
             }
             return Ok(found);
         }
@@ -82,16 +79,10 @@ impl Binaries {
         if !PROGRAMS.iter().all(|program| folder.join(program).is_file()) {
             return None;
         }
-        let output = Command::new(folder.join("postgres"))
-            .arg("--version")
-            .stdin(Stdio::null())
-            .output()
-            .ok()?;
+        let output =
+            Command::new(folder.join("postgres")).arg("--version").stdin(Stdio::null()).output().ok()?;
         let major = read_major(&String::from_utf8_lossy(&output.stdout))?;
-        Some(Self {
-            folder: folder.to_owned(),
-            major,
-        })
+        Some(Self { folder: folder.to_owned(), major })
     }
 
     #[must_use]
@@ -112,11 +103,7 @@ fn read_major(version: &str) -> Option<u32> {
 }
 
 fn from_pg_config() -> Option<PathBuf> {
-    let output = Command::new("pg_config")
-        .arg("--bindir")
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
+    let output = Command::new("pg_config").arg("--bindir").stdin(Stdio::null()).output().ok()?;
     let folder = String::from_utf8(output.stdout).ok()?;
     (!folder.trim().is_empty()).then(|| PathBuf::from(folder.trim()))
 }
@@ -130,9 +117,7 @@ fn expand(pattern: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(if parent.is_empty() { "/" } else { parent }) else {
         return Vec::new();
     };
-    let names = entries
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     names
         .filter(|name| name.starts_with(prefix))
         .map(|name| PathBuf::from(format!("{parent}/{name}{after}")))
@@ -145,10 +130,7 @@ mod tests {
 
     #[test]
     fn a_version_is_read_as_packages_print_it() {
-        assert_eq!(
-            read_major("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
-            Some(15)
-        );
+        assert_eq!(read_major("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
         assert_eq!(read_major("postgres (PostgreSQL) 19beta1\n"), Some(19));
         assert_eq!(read_major("postgres (PostgreSQL) 9.6.24"), Some(9));
         assert_eq!(read_major("psql 15"), None);
@@ -162,13 +144,7 @@ mod tests {
         }
         let mut found = expand(&format!("{}/pgsql-*/bin", folder.path().display()));
         found.sort();
-        assert_eq!(
-            found,
-            [
-                folder.path().join("pgsql-15/bin"),
-                folder.path().join("pgsql-9.6/bin")
-            ]
-        );
+        assert_eq!(found, [folder.path().join("pgsql-15/bin"), folder.path().join("pgsql-9.6/bin")]);
     }
 
     #[test]
@@ -176,10 +152,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = Binaries::find(Some(folder.path())).unwrap_err().to_string();
         assert!(error.contains(&folder.path().display().to_string()), "{error}");
-        assert!(
-            BinariesError::None
-                .to_string()
-                .contains("apt-get install postgresql")
-        );
+        assert!(BinariesError::None.to_string().contains("apt-get install postgresql"));
     }
 }

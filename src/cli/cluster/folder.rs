@@ -31,10 +31,8 @@ impl Folder {
         let mut temporary = Vec::new();
         let mut fresh = || -> Result<PathBuf, ClusterError> {
             let parent = std::env::temp_dir();
-            let folder = tempfile::Builder::new()
-                .prefix("walcast-")
-                .tempdir_in(&parent)
-                .map_err(at(&parent))?;
+            let folder =
+                tempfile::Builder::new().prefix("walcast-").tempdir_in(&parent).map_err(at(&parent))?;
             let path = folder.path().to_owned();
             temporary.push(folder);
             Ok(path)
@@ -46,11 +44,7 @@ impl Folder {
             }
             None => fresh()?,
         };
-        let sockets = if path.as_os_str().len() <= MAX_SOCKET_DIR {
-            path.clone()
-        } else {
-            fresh()?
-        };
+        let sockets = if path.as_os_str().len() <= MAX_SOCKET_DIR { path.clone() } else { fresh()? };
         for folder in [&path, &sockets] {
             private(folder, 0o700, user)?;
             if let Some(user) = user {
@@ -58,12 +52,7 @@ impl Folder {
             }
         }
         let doomed = temporary.iter().map(|folder| folder.path().to_owned()).collect();
-        Ok(Self {
-            path,
-            sockets,
-            temporary,
-            doomed,
-        })
+        Ok(Self { path, sockets, temporary, doomed })
     }
 
     pub(super) fn data(&self) -> PathBuf {
@@ -93,9 +82,7 @@ impl Folder {
         if let Some(password) = &options.password {
             fs::write(&password_file, password.expose()).map_err(at(&password_file))?;
             private(&password_file, 0o600, user)?;
-            command
-                .arg("--auth-host=scram-sha-256")
-                .arg(format!("--pwfile={}", password_file.display()));
+            command.arg("--auth-host=scram-sha-256").arg(format!("--pwfile={}", password_file.display()));
         } else {
             command.arg("--auth-host=trust");
         }
@@ -108,10 +95,7 @@ impl Folder {
         }
         made?;
         let configuration = data.join("postgresql.conf");
-        let include = format!(
-            "\ninclude '{}'\n",
-            quoted(&self.path.join("settings.conf").to_string_lossy())
-        );
+        let include = format!("\ninclude '{}'\n", quoted(&self.path.join("settings.conf").to_string_lossy()));
         let mut text = fs::read_to_string(&configuration).map_err(at(&configuration))?;
         text.push_str(&include);
         fs::write(&configuration, text).map_err(at(&configuration))?;
@@ -128,10 +112,7 @@ impl Folder {
         let mut settings = vec![
             ("port".to_owned(), port.to_string()),
             ("listen_addresses".to_owned(), "127.0.0.1".to_owned()),
-            (
-                "unix_socket_directories".to_owned(),
-                self.sockets.to_string_lossy().into_owned(),
-            ),
+            ("unix_socket_directories".to_owned(), self.sockets.to_string_lossy().into_owned()),
             ("wal_level".to_owned(), "logical".to_owned()),
             ("log_destination".to_owned(), "stderr".to_owned()),
             ("logging_collector".to_owned(), "off".to_owned()),
@@ -142,10 +123,8 @@ impl Folder {
             settings.extend(off.map(|name| (name.to_owned(), "off".to_owned())));
         }
         settings.extend(options.settings.iter().cloned());
-        let lines: String = settings
-            .iter()
-            .map(|(name, value)| format!("{name} = '{}'\n", quoted(value)))
-            .collect();
+        let lines: String =
+            settings.iter().map(|(name, value)| format!("{name} = '{}'\n", quoted(value))).collect();
         let path = self.path.join("settings.conf");
         fs::write(&path, lines).map_err(at(&path))?;
         private(&path, 0o600, user)
@@ -181,19 +160,12 @@ fn run(
     if let Some(user) = user {
         user.apply(&mut command);
     }
-    let output = command
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(at(folder))?;
+    let output = command.current_dir(folder).stdin(Stdio::null()).output().map_err(at(folder))?;
     if output.status.success() {
         return Ok(());
     }
     let said = [output.stdout, output.stderr].concat();
-    Err(ClusterError::Failed {
-        what,
-        output: String::from_utf8_lossy(&said).trim().to_owned(),
-    })
+    Err(ClusterError::Failed { what, output: String::from_utf8_lossy(&said).trim().to_owned() })
 }
 
 pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> ClusterError {

@@ -76,10 +76,7 @@ impl Guardian {
     ) -> Result<Self, ClusterError> {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", SCRIPT, "walcast-postgres"]);
-        command
-            .arg(binaries.program("postgres"))
-            .arg(&folder.path)
-            .args(&folder.doomed);
+        command.arg(binaries.program("postgres")).arg(&folder.path).args(&folder.doomed);
         if let Some(user) = user {
             user.apply(&mut command);
         }
@@ -93,12 +90,7 @@ impl Guardian {
             .spawn()
             .map_err(at(&folder.path))?;
         let (orders, answers) = (child.stdin.take(), child.stdout.take().ok_or(ClusterError::Gone)?);
-        Ok(Self {
-            child,
-            orders,
-            answers: BufReader::new(answers),
-            folder: folder.path.clone(),
-        })
+        Ok(Self { child, orders, answers: BufReader::new(answers), folder: folder.path.clone() })
     }
 
     /// Sends one order and waits for it to be done.
@@ -106,16 +98,11 @@ impl Guardian {
         let orders = self.orders.as_mut().ok_or(ClusterError::Gone)?;
         writeln!(orders, "{request}").map_err(|_| ClusterError::Gone)?;
         let mut answer = String::new();
-        self.answers
-            .read_line(&mut answer)
-            .map_err(|_| ClusterError::Gone)?;
+        self.answers.read_line(&mut answer).map_err(|_| ClusterError::Gone)?;
         match answer.trim_end() {
             "done" => Ok(()),
             "" => Err(ClusterError::Gone),
-            _ => Err(ClusterError::Failed {
-                what: "PostgreSQL",
-                output: self.told(),
-            }),
+            _ => Err(ClusterError::Failed { what: "PostgreSQL", output: self.told() }),
         }
     }
 
@@ -127,12 +114,7 @@ impl Guardian {
     fn told(&self) -> String {
         let text = std::fs::read_to_string(self.folder.join("postgres.log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines
-            .iter()
-            .skip(lines.len().saturating_sub(TOLD_LINES))
-            .copied()
-            .collect::<Vec<_>>()
-            .join("\n")
+        lines.iter().skip(lines.len().saturating_sub(TOLD_LINES)).copied().collect::<Vec<_>>().join("\n")
     }
 }
 

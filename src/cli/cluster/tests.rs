@@ -5,10 +5,7 @@ use std::process::{Command, Output};
 use super::*;
 
 fn throwaway() -> ClusterOptions {
-    ClusterOptions {
-        durable: false,
-        ..ClusterOptions::default()
-    }
+    ClusterOptions { durable: false, ..ClusterOptions::default() }
 }
 
 fn psql(dsn: &str, sql: &str) -> Output {
@@ -17,27 +14,18 @@ fn psql(dsn: &str, sql: &str) -> Output {
 
 fn answers(dsn: &str, sql: &str) -> String {
     let output = psql(dsn, sql);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 #[tokio::test]
 async fn a_cluster_starts_restarts_crashes_and_leaves_nothing() {
-    let options = ClusterOptions {
-        settings: vec![("max_connections".to_owned(), "17".to_owned())],
-        ..throwaway()
-    };
+    let options =
+        ClusterOptions { settings: vec![("max_connections".to_owned(), "17".to_owned())], ..throwaway() };
     let cluster = Cluster::start(options).await.unwrap();
     let dsn = cluster.dsn("postgres");
     assert_eq!(answers(&dsn, "show wal_level"), "logical");
-    assert_eq!(
-        answers(&cluster.socket_dsn("postgres"), "show max_connections"),
-        "17"
-    );
+    assert_eq!(answers(&cluster.socket_dsn("postgres"), "show max_connections"), "17");
     assert!(PORTS.contains(&cluster.port()));
 
     answers(&dsn, "create table t as select 1 as n");
@@ -74,13 +62,8 @@ async fn a_kept_folder_is_used_again_and_tcp_asks_for_the_password() {
 
 #[tokio::test]
 async fn a_server_that_does_not_start_says_why() {
-    let options = ClusterOptions {
-        settings: vec![("shared_buffers".to_owned(), "no".to_owned())],
-        ..throwaway()
-    };
+    let options =
+        ClusterOptions { settings: vec![("shared_buffers".to_owned(), "no".to_owned())], ..throwaway() };
     let error = Cluster::start(options).await.unwrap_err().to_string();
-    assert!(
-        error.contains("invalid value for parameter \"shared_buffers\""),
-        "{error}"
-    );
+    assert!(error.contains("invalid value for parameter \"shared_buffers\""), "{error}");
 }

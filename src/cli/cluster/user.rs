@@ -28,11 +28,7 @@ impl User {
             return Ok(None);
         }
         let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        NAMES
-            .iter()
-            .find_map(|name| Self::read(&accounts, name))
-            .map(Some)
-            .ok_or(ClusterError::NoUser)
+        NAMES.iter().find_map(|name| Self::read(&accounts, name)).map(Some).ok_or(ClusterError::NoUser)
     }
 
     /// One line of passwd(5): `name:password:uid:gid:…`.
@@ -42,11 +38,7 @@ impl User {
             let found = fields.next()? == name;
             let uid = fields.nth(1)?.parse().ok()?;
             let gid = fields.next()?.parse().ok()?;
-            (found && uid != 0).then(|| Self {
-                name: name.to_owned(),
-                uid,
-                gid,
-            })
+            (found && uid != 0).then(|| Self { name: name.to_owned(), uid, gid })
         })
     }
 
@@ -59,21 +51,12 @@ impl User {
     pub(super) fn check_reach(&self, folder: &Path) -> Result<(), ClusterError> {
         let mut command = Command::new("/bin/sh");
         self.apply(&mut command);
-        command
-            .args(["-c", "cd -- \"$1\"", "sh"])
-            .arg(folder)
-            .current_dir("/");
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.args(["-c", "cd -- \"$1\"", "sh"]).arg(folder).current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         if command.status().is_ok_and(|status| status.success()) {
             return Ok(());
         }
-        Err(ClusterError::Unreachable {
-            user: self.name.clone(),
-            path: folder.to_owned(),
-        })
+        Err(ClusterError::Unreachable { user: self.name.clone(), path: folder.to_owned() })
     }
 }
 
@@ -85,11 +68,7 @@ mod tests {
     fn an_account_is_read_from_passwd_and_root_is_none() {
         let accounts =
             "root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:\nnobody:x:65534:65533:nobody:/:/bin/false\n";
-        let nobody = User {
-            name: "nobody".to_owned(),
-            uid: 65534,
-            gid: 65533,
-        };
+        let nobody = User { name: "nobody".to_owned(), uid: 65534, gid: 65533 };
         assert_eq!(User::read(accounts, "nobody"), Some(nobody));
         assert_eq!(User::read(accounts, "postgres"), None);
         assert_eq!(User::read(accounts, "toor"), None);

@@ -18,18 +18,9 @@ pub(super) struct Instructions<'a> {
 
 impl Instructions<'_> {
     pub(super) fn print(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Self {
-            base,
-            token,
-            organization,
-            database,
-            program,
-            data,
-        } = self;
-        let kept = data.map_or_else(
-            || "goes with it".to_owned(),
-            |folder| format!("stays in {}", folder.display()),
-        );
+        let Self { base, token, organization, database, program, data } = self;
+        let kept =
+            data.map_or_else(|| "goes with it".to_owned(), |folder| format!("stays in {}", folder.display()));
         writeln!(
             out,
             "

@@ -13,13 +13,8 @@ pub(super) const ORGANIZATIONS: [&str; 2] = ["acme", "globex"];
 
 const MEMBERS: [[&str; 3]; 2] = [["ada", "bert", "cleo"], ["dora", "emil", "fay"]];
 const PRIORITIES: [&str; 4] = ["low", "medium", "high", "critical"];
-const NOTES: [&str; 5] = [
-    "Called, nobody home",
-    "Parts ordered",
-    "Photos attached",
-    "Waiting for access",
-    "Done, please check",
-];
+const NOTES: [&str; 5] =
+    ["Called, nobody home", "Parts ordered", "Photos attached", "Waiting for access", "Done, please check"];
 const TROUBLES: [(&str, &str); 6] = [
     ("plumbing", "Tap drips in the kitchen"),
     ("electrical", "Lights flicker on the stairs"),
@@ -84,10 +79,7 @@ impl Scene<'_> {
         let sql = format!(
             "select id from public.{table} where organization_id = $1 and {which} order by md5(id || $2) limit 1"
         );
-        let row = self
-            .transaction
-            .query_opt(&sql, &[&self.organization(), &salt])
-            .await?;
+        let row = self.transaction.query_opt(&sql, &[&self.organization(), &salt]).await?;
         row.map(|row| row.try_get(0)).transpose()
     }
 
@@ -112,8 +104,7 @@ impl Scene<'_> {
         let Some(id) = self.some(table, which).await? else {
             return Ok(());
         };
-        self.write(&format!("delete from public.{table} where id = $1"), &[&id])
-            .await
+        self.write(&format!("delete from public.{table} where id = $1"), &[&id]).await
     }
 
     async fn devices(&mut self, deed: Devices) -> Result<(), Error> {
@@ -127,11 +118,7 @@ impl Scene<'_> {
                 let sql = "insert into public.device_telemetry \
                            (organization_id, device_id, event_type, temperature, humidity, battery, received_at) \
                            values ($1, $2, $3, $4, $5, $6, now())";
-                self.write(
-                    sql,
-                    &[&organization, &device, &event, &temperature, &humidity, &battery],
-                )
-                .await
+                self.write(sql, &[&organization, &device, &event, &temperature, &humidity, &battery]).await
             }
             Devices::Flips => {
                 let sql = "update public.devices \
@@ -140,10 +127,8 @@ impl Scene<'_> {
                 self.write(sql, &[&device]).await
             }
             Devices::Comes => {
-                let (name, building) = (
-                    format!("Meter {}", self.rng.u32(100..1000)),
-                    self.thing("building", 4),
-                );
+                let (name, building) =
+                    (format!("Meter {}", self.rng.u32(100..1000)), self.thing("building", 4));
                 let sql = "insert into public.devices (organization_id, building_id, name, model, status) \
                            values ($1, $2, $3, 'EM-7', 'ONLINE')";
                 self.write(sql, &[&organization, &building, &name]).await
@@ -168,12 +153,10 @@ impl Scene<'_> {
                 let sql = "insert into public.lot_alerts \
                            (organization_id, lot_id, contractor_id, type, severity, message, status) \
                            values ($1, $2, 'valet-co', $3, $4, $5, 'active')";
-                self.write(sql, &[&organization, &lot, &kind, &severity, &message])
-                    .await
+                self.write(sql, &[&organization, &lot, &kind, &severity, &message]).await
             }
             Lots::AlertCloses => {
-                self.set("lot_alerts", "status = 'active'", "status = $2", Some(&closed))
-                    .await
+                self.set("lot_alerts", "status = 'active'", "status = $2", Some(&closed)).await
             }
             Lots::ViolationRises => {
                 let (allocated, excess) = (self.rng.i32(10..30), self.rng.i32(1..6));
@@ -182,15 +165,10 @@ impl Scene<'_> {
                            allocated_capacity, actual_occupancy, excess_vehicles, duration, penalty, status, \
                            occurred_at) values ($1, 'valet-co', $2, 'overparking', $3, $4, $5, $6, 24.50 * $5::int, \
                            'pending', now())";
-                self.write(
-                    sql,
-                    &[&organization, &lot, &allocated, &actual, &excess, &duration],
-                )
-                .await
+                self.write(sql, &[&organization, &lot, &allocated, &actual, &excess, &duration]).await
             }
             Lots::ViolationCloses => {
-                self.set("violations", "status = 'pending'", "status = $2", Some(&closed))
-                    .await
+                self.set("violations", "status = 'pending'", "status = $2", Some(&closed)).await
             }
         }
     }
@@ -204,8 +182,7 @@ impl Scene<'_> {
         let duration = (!enters).then(|| self.rng.i32(300..14_400));
         let sql = "insert into public.gate_events (organization_id, lot_id, event, plate_number, duration, occurred_at) \
                    values ($1, $2, $3, $4, $5, now())";
-        self.write(sql, &[&self.organization(), &lot, &event, &plate, &duration])
-            .await?;
+        self.write(sql, &[&self.organization(), &lot, &event, &plate, &duration]).await?;
         Ok(if enters { 1 } else { -1 })
     }
 
@@ -218,11 +195,7 @@ impl Scene<'_> {
                 let sql = "insert into public.activities \
                            (organization_id, property_id, category, subcategory, location, status, reporter) \
                            values ($1, $2, $3, $4, $5, 'open', $6)";
-                self.write(
-                    sql,
-                    &[&organization, &property, &category, &what, &location, &member],
-                )
-                .await
+                self.write(sql, &[&organization, &property, &category, &what, &location, &member]).await
             }
             // The note and what it changed are one transaction: the event carries both.
             Activities::Moves => {
@@ -241,8 +214,7 @@ impl Scene<'_> {
                 self.write(moves, &[&id]).await
             }
             Activities::IsAssigned => {
-                self.set("activities", "status = 'open'", "assigned_to = $2", Some(&member))
-                    .await
+                self.set("activities", "status = 'open'", "assigned_to = $2", Some(&member)).await
             }
             Activities::Goes => self.delete("activities", "status = 'resolved'").await,
         }
@@ -267,18 +239,9 @@ impl Scene<'_> {
                 let assignments = "assigned_to = $2, status = 'in_progress'";
                 self.set("issues", unresolved, assignments, Some(&member)).await
             }
-            Issues::IsRaised => {
-                self.set("issues", unresolved, "priority = $2", Some(&priority))
-                    .await
-            }
+            Issues::IsRaised => self.set("issues", unresolved, "priority = $2", Some(&priority)).await,
             Issues::IsResolved => {
-                self.set(
-                    "issues",
-                    unresolved,
-                    "status = 'resolved', resolved_at = now()",
-                    None,
-                )
-                .await
+                self.set("issues", unresolved, "status = 'resolved', resolved_at = now()", None).await
             }
             Issues::Goes => self.delete("issues", "status = 'resolved'").await,
         }
@@ -309,22 +272,15 @@ impl Scene<'_> {
         let (organization, member) = (self.organization(), self.member());
         match deed {
             People::IsNotified => {
-                let title = self.one_of(&[
-                    "An issue is yours now",
-                    "A viewing was booked",
-                    "A lot is nearly full",
-                ]);
+                let title =
+                    self.one_of(&["An issue is yours now", "A viewing was booked", "A lot is nearly full"]);
                 let sql = "insert into public.notifications (organization_id, user_id, title, body) \
                            values ($1, $2, $3, 'Open the app for details')";
                 self.write(sql, &[&organization, &member, &title]).await
             }
             People::Acts => {
-                let action = self.one_of(&[
-                    "signed_in",
-                    "exported_report",
-                    "changed_filter",
-                    "viewed_property",
-                ]);
+                let action =
+                    self.one_of(&["signed_in", "exported_report", "changed_filter", "viewed_property"]);
                 let sql = "insert into public.user_activity (organization_id, user_id, action, detail) \
                            values ($1, $2, $3, jsonb_build_object('client', 'web'))";
                 self.write(sql, &[&organization, &member, &action]).await

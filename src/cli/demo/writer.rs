@@ -19,13 +19,8 @@ const PAUSE_MILLIS: std::ops::Range<u64> = 80..500;
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
 /// Tables whose rows' end makes no event and that nobody reads again.
-const PILES: [&str; 5] = [
-    "device_telemetry",
-    "gate_events",
-    "activity_updates",
-    "user_activity",
-    "notifications",
-];
+const PILES: [&str; 5] =
+    ["device_telemetry", "gate_events", "activity_updates", "user_activity", "notifications"];
 
 /// Waits for a lost database double from the first to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -40,10 +35,7 @@ pub(super) struct Writer {
 impl Writer {
     /// The same seed does the same deeds in the same order.
     pub(super) fn new(dsn: Dsn, seed: u64) -> Self {
-        Self {
-            dsn,
-            rng: Rng::with_seed(seed),
-        }
+        Self { dsn, rng: Rng::with_seed(seed) }
     }
 
     /// Puts the world there, if it is not.
@@ -62,10 +54,7 @@ impl Writer {
             if began.elapsed() > MAX_WAIT {
                 wait = FIRST_WAIT;
             }
-            tracing::warn!(
-                wait_seconds = wait.as_secs_f64(),
-                "the writer lost its database: {error:#}"
-            );
+            tracing::warn!(wait_seconds = wait.as_secs_f64(), "the writer lost its database: {error:#}");
             sleep(wait).await;
             wait = wait.saturating_mul(2).min(MAX_WAIT);
         }
@@ -77,9 +66,7 @@ impl Writer {
         let mut swept = Instant::now();
         loop {
             let deed = Deed::pick(&mut self.rng);
-            self.act(&mut client, deed)
-                .await
-                .with_context(|| format!("{deed:?}"))?;
+            self.act(&mut client, deed).await.with_context(|| format!("{deed:?}"))?;
             if swept.elapsed() > HOUSEKEEPING {
                 sweep(&client).await.context("housekeeping")?;
                 swept = Instant::now();
@@ -91,13 +78,7 @@ impl Writer {
     async fn act(&mut self, client: &mut Client, deed: Deed) -> Result<(), tokio_postgres::Error> {
         let organization = self.rng.usize(..ORGANIZATIONS.len());
         let transaction = client.transaction().await?;
-        Scene {
-            transaction: &transaction,
-            rng: &mut self.rng,
-            organization,
-        }
-        .play(deed)
-        .await?;
+        Scene { transaction: &transaction, rng: &mut self.rng, organization }.play(deed).await?;
         transaction.commit().await
     }
 }
@@ -118,14 +99,10 @@ mod tests {
 
     #[tokio::test]
     async fn every_deed_can_be_done_again_and_again() {
-        let cluster = Cluster::start(ClusterOptions {
-            durable: false,
-            ..ClusterOptions::default()
-        })
-        .await
-        .unwrap();
+        let cluster =
+            Cluster::start(ClusterOptions { durable: false, ..ClusterOptions::default() }).await.unwrap();
         let dsn = Dsn::parse(&cluster.dsn("postgres")).unwrap();
-        migrate(&dsn, true).await.unwrap();
+        migrate::run(&dsn, true).await.unwrap();
         let mut writer = Writer::new(dsn.clone(), 1);
         writer.seed().await.unwrap();
         writer.seed().await.unwrap();
@@ -149,10 +126,7 @@ mod tests {
             ("issues", "assigned_to is not null"),
         ] {
             let sql = format!("select exists (select from public.{table} where {which})");
-            assert!(
-                client.query_one(&sql, &[]).await.unwrap().get::<_, bool>(0),
-                "{table} {which}"
-            );
+            assert!(client.query_one(&sql, &[]).await.unwrap().get::<_, bool>(0), "{table} {which}");
         }
     }
 }

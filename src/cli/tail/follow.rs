@@ -132,16 +132,9 @@ impl Follow {
 
     fn url(&self, resuming: bool) -> anyhow::Result<Url> {
         let base = self.base.trim_end_matches('/');
-        let mut url = Url::parse(&format!("{base}{PATH}")).map_err(|error| {
-            Usage(format!(
-                "--url must be one such as http://127.0.0.1:8080: {error}"
-            ))
-        })?;
-        let since = self
-            .since
-            .iter()
-            .filter(|_| !resuming)
-            .map(|since| ("since".to_owned(), since.clone()));
+        let mut url = Url::parse(&format!("{base}{PATH}"))
+            .map_err(|error| Usage(format!("--url must be one such as http://127.0.0.1:8080: {error}")))?;
+        let since = self.since.iter().filter(|_| !resuming).map(|since| ("since".to_owned(), since.clone()));
         let parameters: Vec<_> = self.parameters.iter().cloned().chain(since).collect();
         if !parameters.is_empty() {
             url.query_pairs_mut().extend_pairs(parameters);
@@ -170,11 +163,7 @@ impl Follow {
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => {
-                return Ok(Ended::Failed(format!(
-                    "can't reach {}: {}",
-                    self.base,
-                    cause(&error)
-                )));
+                return Ok(Ended::Failed(format!("can't reach {}: {}", self.base, cause(&error))));
             }
         };
         match response.status() {
@@ -228,10 +217,7 @@ fn show(out: &mut (dyn Write + Send), line: &str) -> io::Result<()> {
 
 /// What an answer that is no stream means.
 async fn refusal(status: StatusCode, response: Response) -> anyhow::Result<Ended> {
-    let after = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let message = message(response).await;
     let text = format!("{}: {message}", status.as_u16());
     match status {
@@ -256,10 +242,7 @@ async fn message(response: Response) -> String {
     }
     let answer: Option<Value> = serde_json::from_slice(&body).ok();
     let told = answer.as_ref().and_then(|answer| answer.get("message")?.as_str());
-    let text = told.map_or_else(
-        || String::from_utf8_lossy(&body).chars().take(200).collect(),
-        str::to_owned,
-    );
+    let text = told.map_or_else(|| String::from_utf8_lossy(&body).chars().take(200).collect(), str::to_owned);
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
@@ -276,10 +259,8 @@ fn greeting(data: &str) -> Option<String> {
     let role = text("role").map_or_else(String::new, |role| format!(" as {role}"));
     let resumed = frame.get("resumed").and_then(Value::as_bool).unwrap_or_default();
     let verb = if resumed { "resumed" } else { "following" };
-    let line: String = format!("{verb} {name}{role}; times are UTC")
-        .chars()
-        .filter(|c| !c.is_control())
-        .collect();
+    let line: String =
+        format!("{verb} {name}{role}; times are UTC").chars().filter(|c| !c.is_control()).collect();
     Some(line)
 }
 

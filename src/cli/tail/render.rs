@@ -56,17 +56,9 @@ impl Style {
         }
         let (event_type, channel) = (clean(event_type), clean(channel));
         if self == Self::Plain {
-            return Some(
-                format!("{time}  {event_type:<22} {channel:<13} {fields}")
-                    .trim_end()
-                    .to_owned(),
-            );
+            return Some(format!("{time}  {event_type:<22} {channel:<13} {fields}").trim_end().to_owned());
         }
-        let color = if text("channel").is_none() {
-            ATTENTION
-        } else {
-            color_of(&channel)
-        };
+        let color = if text("channel").is_none() { ATTENTION } else { color_of(&channel) };
         Some(format!(
             "\x1b[2m{time}\x1b[0m  \x1b[1;{color}m{event_type:<22}\x1b[0m \x1b[{color}m{channel:<13}\x1b[0m {fields}"
         ))
@@ -74,9 +66,7 @@ impl Style {
 }
 
 fn color_of(channel: &str) -> u8 {
-    let hash = channel.bytes().fold(7usize, |hash, byte| {
-        hash.wrapping_mul(31).wrapping_add(byte.into())
-    });
+    let hash = channel.bytes().fold(7usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
     COLORS.get(hash % COLORS.len()).copied().unwrap_or(36)
 }
 
@@ -84,12 +74,7 @@ fn color_of(channel: &str) -> u8 {
 fn clock(millis: i64) -> String {
     let of_day = millis.rem_euclid(86_400_000);
     let (seconds, millis) = (of_day / 1000, of_day % 1000);
-    format!(
-        "{:02}:{:02}:{:02}.{millis:03}",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    )
+    format!("{:02}:{:02}:{:02}.{millis:03}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 /// `name=value` of the scalars that are there; an object inside shows its own.
@@ -110,7 +95,9 @@ fn fields(data: &Value) -> String {
 fn collect(members: &Map<String, Value>, shown: &mut Vec<String>, depth: u8) {
     for (name, member) in members {
         match member {
+            // Said by the line already, or by whom one follows.
             Value::Null => {}
+            _ if ["organizationId", "action"].contains(&name.as_str()) => {}
             Value::Object(inner) if depth == 0 => collect(inner, shown, 1),
             Value::Object(inner) => shown.push(format!("{}={{{}}}", clean(name), inner.len())),
             other => shown.push(format!("{}={}", clean(name), value(other))),
@@ -120,12 +107,21 @@ fn collect(members: &Map<String, Value>, shown: &mut Vec<String>, depth: u8) {
 
 fn value(value: &Value) -> String {
     match value {
+        Value::String(text) if is_uuid(text) => text.chars().take(8).chain(['…']).collect(),
         Value::String(text) if text.is_empty() || text.contains(' ') => {
             format!("\"{}\"", crop(text, MAX_VALUE))
         }
         Value::String(text) => crop(text, MAX_VALUE),
         other => crop(&other.to_string(), MAX_VALUE),
     }
+}
+
+/// Nobody reads all 36 characters of one.
+fn is_uuid(text: &str) -> bool {
+    let shape = |(place, c): (usize, char)| {
+        if matches!(place, 8 | 13 | 18 | 23) { c == '-' } else { c.is_ascii_hexdigit() }
+    };
+    text.len() == 36 && text.chars().enumerate().all(shape)
 }
 
 fn crop(text: &str, most: usize) -> String {
@@ -158,19 +154,13 @@ mod tests {
             "22:13:20.123  device_status_changed  devices       deviceId=d1 deviceName=\"North gate\" status=OFFLINE"
         );
         let colored = Style::Color.line(EVENT).unwrap();
-        assert!(
-            colored.contains("\x1b[1;") && colored.contains("device_status_changed"),
-            "{colored:?}"
-        );
+        assert!(colored.contains("\x1b[1;") && colored.contains("device_status_changed"), "{colored:?}");
         assert_eq!(Style::Json.line(EVENT).unwrap(), EVENT);
     }
 
     #[test]
     fn what_is_no_news_makes_no_line() {
-        for data in [
-            r#"{"type":"keepalive","timestamp":1}"#,
-            r#"{"type":"connected","timestamp":1}"#,
-        ] {
+        for data in [r#"{"type":"keepalive","timestamp":1}"#, r#"{"type":"connected","timestamp":1}"#] {
             assert_eq!(Style::Plain.line(data), None);
         }
         assert!(
@@ -184,23 +174,13 @@ mod tests {
     fn a_row_can_not_steer_the_terminal() {
         let data = "{\"type\":\"x\\u001b[2J\",\"channel\":\"custom\",\"timestamp\":1,\"data\":{\"a\\u001b]0;t\\u0007\":\"b\\nc\\u202e\"}}";
         let line = Style::Plain.line(data).unwrap();
-        assert!(
-            !line.chars().any(|c| c.is_control() || c == '\u{202e}'),
-            "{line:?}"
-        );
-        assert!(
-            !Style::Plain
-                .line("not json \u{1b}[2J")
-                .unwrap()
-                .contains('\u{1b}')
-        );
+        assert!(!line.chars().any(|c| c.is_control() || c == '\u{202e}'), "{line:?}");
+        assert!(!Style::Plain.line("not json \u{1b}[2J").unwrap().contains('\u{1b}'));
     }
 
     #[test]
     fn long_values_and_many_fields_are_cut() {
-        let members: Vec<String> = (0..12)
-            .map(|i| format!("\"f{i}\":\"{}\"", "x".repeat(50)))
-            .collect();
+        let members: Vec<String> = (0..12).map(|i| format!("\"f{i}\":\"{}\"", "x".repeat(50))).collect();
         let data = format!(
             r#"{{"type":"t","channel":"c","timestamp":0,"data":{{"inner":{{{}}}}}}}"#,
             members.join(",")
@@ -208,6 +188,15 @@ mod tests {
         let line = Style::Plain.line(&data).unwrap();
         assert!(line.ends_with(" +4"), "{line}");
         assert!(line.contains(&format!("f0={}… f1", "x".repeat(36))), "{line}");
+    }
+
+    #[test]
+    fn what_a_person_need_not_read_is_left_out() {
+        let data = r#"{"type":"issue:updated","channel":"issues","timestamp":0,"data":{"action":"updated","issue":{"id":"4973266f-61bf-4643-9020-5a56cbc48a17","organizationId":"acme","status":"open","resolvedAt":null}}}"#;
+        assert_eq!(
+            Style::Plain.line(data).unwrap(),
+            "00:00:00.000  issue:updated          issues        id=4973266f… status=open"
+        );
     }
 
     #[test]

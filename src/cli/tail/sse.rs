@@ -32,11 +32,7 @@ pub(in crate::cli) struct Reader {
 impl Reader {
     /// A stream that goes on after this id.
     pub(in crate::cli) fn after(last_id: &str) -> Self {
-        Self {
-            id: last_id.to_owned(),
-            last_id: last_id.to_owned(),
-            ..Self::default()
-        }
+        Self { id: last_id.to_owned(), last_id: last_id.to_owned(), ..Self::default() }
     }
 
     /// The last `retry:` of the stream.
@@ -69,20 +65,13 @@ impl Reader {
     fn end_line(&mut self) -> Option<Frame> {
         let line = std::mem::take(&mut self.line);
         let line = String::from_utf8_lossy(&line);
-        let line = if self.begun {
-            &line
-        } else {
-            line.strip_prefix('\u{feff}').unwrap_or(&line)
-        };
+        let line = if self.begun { &line } else { line.strip_prefix('\u{feff}').unwrap_or(&line) };
         self.begun = true;
         if line.is_empty() {
             let moved = self.last_id != self.id;
             self.last_id.clone_from(&self.id);
             let data = self.data.take();
-            return (moved || data.is_some()).then(|| Frame {
-                last_id: self.last_id.clone(),
-                data,
-            });
+            return (moved || data.is_some()).then(|| Frame { last_id: self.last_id.clone(), data });
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
@@ -112,10 +101,7 @@ mod tests {
     use super::*;
 
     fn frame(last_id: &str, data: Option<&str>) -> Frame {
-        Frame {
-            last_id: last_id.to_owned(),
-            data: data.map(str::to_owned),
-        }
+        Frame { last_id: last_id.to_owned(), data: data.map(str::to_owned) }
     }
 
     const STREAM: &str = "\u{feff}retry: 2000\nid: e.1.0\ndata: {\"a\":1}\n\n: comment\n\nid: e.2.1\r\ndata:x\r\ndata: y\r\n\r\n\

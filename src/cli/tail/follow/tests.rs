@@ -39,9 +39,7 @@ fn follow(base: String) -> Follow {
 async fn run(answers: Vec<&'static str>) -> (anyhow::Result<()>, String, Vec<String>) {
     let (base, heads) = scripted(answers).await;
     let mut out = Vec::new();
-    let done = tokio::time::timeout(Duration::from_secs(20), follow(base).run(&mut out))
-        .await
-        .unwrap();
+    let done = tokio::time::timeout(Duration::from_secs(20), follow(base).run(&mut out)).await.unwrap();
     let heads = heads.lock().unwrap().clone();
     (done, String::from_utf8(out).unwrap(), heads)
 }
@@ -71,10 +69,7 @@ async fn a_stream_that_ends_is_taken_up_where_it_stood() {
     assert!(heads[0].contains("authorization: Bearer t\r\n"), "{}", heads[0]);
     assert!(!heads[0].to_lowercase().contains("last-event-id"));
     for head in &heads[1..] {
-        assert!(
-            head.starts_with("GET /api/realtime/stream?organizationId=a+b HTTP/1.1\r\n"),
-            "{head}"
-        );
+        assert!(head.starts_with("GET /api/realtime/stream?organizationId=a+b HTTP/1.1\r\n"), "{head}");
         assert!(head.contains("last-event-id: e.2.1\r\n"), "{head}");
     }
 }
@@ -94,9 +89,6 @@ async fn a_refusal_ends_with_what_the_server_said() {
 #[test]
 fn who_is_followed_is_told_once_connected() {
     let frame = r#"{"type":"connected","organizationId":"acme","organization":{"id":"acme","name":"Acme\u001b","role":"admin"},"resumed":true}"#;
-    assert_eq!(
-        greeting(frame).unwrap(),
-        "resumed Acme (acme) as admin; times are UTC"
-    );
+    assert_eq!(greeting(frame).unwrap(), "resumed Acme (acme) as admin; times are UTC");
     assert_eq!(greeting(r#"{"type":"x"}"#), None);
 }
