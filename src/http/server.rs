@@ -56,11 +56,7 @@ pub enum ServerError {
     #[error("{0} is set, and this version does not do it")]
     NotServed(&'static str),
     #[error("{setting} {address}: {source}")]
-    Bind {
-        setting: &'static str,
-        address: SocketAddr,
-        source: io::Error,
-    },
+    Bind { setting: &'static str, address: SocketAddr, source: io::Error },
 }
 
 impl Server {
@@ -138,18 +134,10 @@ impl Server {
 
 impl Front {
     async fn bind(setting: &'static str, address: SocketAddr, router: Router) -> Result<Self, ServerError> {
-        let error = |source| ServerError::Bind {
-            setting,
-            address,
-            source,
-        };
+        let error = |source| ServerError::Bind { setting, address, source };
         let listener = TcpListener::bind(address).await.map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
-        Ok(Self {
-            listener,
-            address,
-            router,
-        })
+        Ok(Self { listener, address, router })
     }
 
     /// Takes connections for ever.
@@ -162,12 +150,7 @@ impl Front {
                         tracing::debug!(%error, "connection lost");
                         continue;
                     }
-                    tokio::spawn(connection::serve(
-                        Arc::clone(&state),
-                        self.router.clone(),
-                        socket,
-                        peer,
-                    ));
+                    tokio::spawn(connection::serve(Arc::clone(&state), self.router.clone(), socket, peer));
                 }
                 Err(error) if is_of_one_client(&error) => tracing::debug!(%error, "connection lost"),
                 Err(error) => {
@@ -190,8 +173,5 @@ fn tune(socket: &TcpStream, write_timeout: Duration) -> io::Result<()> {
 /// Errors that accept(2) hands on from a connection that is gone already.
 fn is_of_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

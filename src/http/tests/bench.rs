@@ -79,10 +79,7 @@ impl Bench {
 
         let journals = Journals::new(1 << 24);
         journals.reset(EPOCH, Lsn::new(START));
-        let now = Arc::new(Now {
-            journals: Arc::clone(&journals),
-            pinned: Mutex::default(),
-        });
+        let now = Arc::new(Now { journals: Arc::clone(&journals), pinned: Mutex::default() });
         let hub = Hub::new(Arc::clone(&journals));
         let readiness = Readiness::new();
         readiness.enter(Phase::Live);
@@ -92,7 +89,9 @@ impl Bench {
             &config,
             Services {
                 authenticator: Authenticator::new(&config.access).unwrap(),
-                memberships: Arc::new(OnceLock::from(Memberships::new(&config.access, &[], &mirror).unwrap())),
+                memberships: Arc::new(OnceLock::from(
+                    Memberships::new(&config.access, &[], &mirror).unwrap(),
+                )),
                 vocabulary: Vocabulary::new(["issues", "lots"], ["priority", "status"], &config.channels),
                 hub: Arc::clone(&hub),
                 visibility: Arc::clone(&now) as Arc<dyn Visibility>,
@@ -101,28 +100,13 @@ impl Bench {
             },
         );
         let server = server.await?;
-        let (address, admin, state) = (
-            server.address(),
-            server.admin_address(),
-            Arc::clone(&server.state),
-        );
+        let (address, admin, state) = (server.address(), server.admin_address(), Arc::clone(&server.state));
         let (shutdown, asked) = oneshot::channel();
         let running = tokio::spawn(server.run(async {
             // A bench that is dropped stops its server too.
             let _ = asked.await;
         }));
-        Ok(Self {
-            address,
-            admin,
-            journals,
-            hub,
-            now,
-            readiness,
-            metrics,
-            state,
-            running,
-            shutdown,
-        })
+        Ok(Self { address, admin, journals, hub, now, readiness, metrics, state, running, shutdown })
     }
 
     /// Asks the server to stop, and gives what ends when it has.
@@ -145,15 +129,10 @@ impl Bench {
         size: usize,
     ) {
         let mut flat = Tags::default();
-        tags.iter()
-            .for_each(|(name, value)| flat.push(*name, value.as_bytes()));
+        tags.iter().for_each(|(name, value)| flat.push(*name, value.as_bytes()));
         let frame = frame(lsn, &"x".repeat(size));
         self.journals.append(Event {
-            id: EventId {
-                epoch: EPOCH,
-                commit_lsn: Lsn::new(lsn),
-                ordinal: 1,
-            },
+            id: EventId { epoch: EPOCH, commit_lsn: Lsn::new(lsn), ordinal: 1 },
             organization,
             commit_millis: i64::try_from(now().as_millis()).unwrap(),
             kind: Kind::Data {
@@ -170,17 +149,10 @@ impl Bench {
     /// A `data.sync` for streams of every channel.
     pub(super) fn publish_truncate(&self, organization: &str, lsn: u64) {
         self.journals.append(Event {
-            id: EventId {
-                epoch: EPOCH,
-                commit_lsn: Lsn::new(lsn),
-                ordinal: 1,
-            },
+            id: EventId { epoch: EPOCH, commit_lsn: Lsn::new(lsn), ordinal: 1 },
             organization,
             commit_millis: i64::try_from(now().as_millis()).unwrap(),
-            kind: Kind::Sync {
-                reason: SyncReason::Truncated,
-                channels: &Arc::from([]),
-            },
+            kind: Kind::Sync { reason: SyncReason::Truncated, channels: &Arc::from([]) },
             audience: None,
         });
         self.journals.publish(Lsn::new(lsn + 1));
@@ -204,19 +176,13 @@ impl Bench {
         let mut client = self.connect().await;
         client.send("GET", path, headers).await;
         let head = client.until("\r\n\r\n").await;
-        assert!(
-            head.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"),
-            "{head}"
-        );
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"), "{head}");
         client
     }
 
     /// Opens a stream as user u of organization a, and reads its first frame.
     pub(super) async fn stream(&self, query: &str) -> Client {
-        let path = format!(
-            "/api/realtime/stream?organizationId=a&token={}{query}",
-            token("u")
-        );
+        let path = format!("/api/realtime/stream?organizationId=a&token={}{query}", token("u"));
         let mut client = self.open(&path, &[]).await;
         client.connected().await;
         client
@@ -234,9 +200,7 @@ pub(super) fn token(user: &str) -> String {
 }
 
 pub(super) fn sign(user: &str, seconds: u64, organizations: &[&str], scope: &str) -> String {
-    let organizations = organizations
-        .iter()
-        .map(|&id| (id.to_owned(), "manager".to_owned()));
+    let organizations = organizations.iter().map(|&id| (id.to_owned(), "manager".to_owned()));
     let token = NewToken {
         sub: user.to_owned(),
         exp: now().as_secs() + seconds,

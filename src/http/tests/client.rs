@@ -17,10 +17,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) async fn connect(address: SocketAddr) -> Self {
-        Self {
-            socket: TcpStream::connect(address).await.unwrap(),
-            buffer: Vec::new(),
-        }
+        Self { socket: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() }
     }
 
     pub(super) async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) {
@@ -52,8 +49,7 @@ impl Client {
     /// Everything until the server closes.
     pub(super) async fn rest(&mut self) -> String {
         let read = timeout(PATIENCE, self.socket.read_to_end(&mut self.buffer)).await;
-        read.unwrap_or_else(|_| panic!("not closed after {:?}", self.buffered()))
-            .unwrap();
+        read.unwrap_or_else(|_| panic!("not closed after {:?}", self.buffered())).unwrap();
         String::from_utf8(std::mem::take(&mut self.buffer)).unwrap()
     }
 
@@ -93,12 +89,6 @@ pub(super) fn zeroed(text: &str, name: &str) -> String {
 }
 
 pub(super) fn dateless(answer: &str) -> String {
-    let lines = answer.split("\r\n").map(|line| {
-        if line.starts_with("date: ") {
-            "date: D"
-        } else {
-            line
-        }
-    });
+    let lines = answer.split("\r\n").map(|line| if line.starts_with("date: ") { "date: D" } else { line });
     lines.collect::<Vec<_>>().join("\r\n")
 }
