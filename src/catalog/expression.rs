@@ -112,27 +112,16 @@ impl Expression {
     /// When `source` is too long, not CEL, loops, or names what `scope` does not have.
     pub fn compile(source: &str, scope: &Scope) -> Result<Self, ExpressionError> {
         if source.len() > MAX_SOURCE {
-            let message = format!(
-                "an expression is at most {MAX_SOURCE} bytes long, this has {}",
-                source.len()
-            );
-            return Err(ExpressionError {
-                offset: MAX_SOURCE,
-                message,
-                missing: None,
-            });
+            let message =
+                format!("an expression is at most {MAX_SOURCE} bytes long, this has {}", source.len());
+            return Err(ExpressionError { offset: MAX_SOURCE, message, missing: None });
         }
         let mut root = PrattParser::new()
             .max_recursion_depth(u16::try_from(MAX_NESTING).unwrap_or(u16::MAX))
             .parse(source)
             .map_err(|errors| check::syntax_error(source, &errors))?;
         let (slots, references) = check::check(source, &mut root, scope)?;
-        Ok(Self {
-            root,
-            slots,
-            references,
-            scope: scope.clone(),
-        })
+        Ok(Self { root, slots, references, scope: scope.clone() })
     }
 
     /// What it may read.

@@ -21,7 +21,7 @@ async fn own_cluster() -> (Cluster, String) {
     let options = ClusterOptions { settings: server::settings(), ..ClusterOptions::default() };
     let cluster = Cluster::start(options).await.expect("a cluster");
     let url = cluster.dsn("postgres");
-    walcast::cli::migrate(&Dsn::parse(&url).expect("its URL"), true).await.expect("migrations");
+    walcast::cli::migrate::run(&Dsn::parse(&url).expect("its URL"), true).await.expect("migrations");
     (cluster, url)
 }
 
@@ -125,7 +125,7 @@ async fn a_dropped_slot_is_made_again_and_streams_are_told() {
 async fn a_second_worker_waits_and_takes_over() {
     let mut app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
-    let second = walcast::app::App::start(app.config.clone(), app.dsn.clone()).await.expect("a second worker");
+    let second = walcast::app::App::start(app.config.clone(), app.dsn.clone(), true).await.expect("a second worker");
     let word = async || crate::bench::http::Request::get("/readyz").fetch(second.address()).await.body;
     eventually("the second stands by", || async { (word().await.trim() == "standby").then_some(()) }).await;
     app.sql("select walcast.emit('o1', 'a', '1')").await;

@@ -1,11 +1,6 @@
 //! The live schema as it is read from a database.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use tokio_postgres::Client;
 use walcast::postgres::schema::{
@@ -15,21 +10,13 @@ use walcast::postgres::schema::{
 async fn client() -> Client {
     let url =
         std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL names a database to create tables in");
-    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
-        .await
-        .unwrap();
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
 fn column(name: &str, type_oid: u32) -> Column {
-    Column {
-        name: name.to_owned(),
-        type_oid,
-        type_modifier: -1,
-        not_null: false,
-        generated: false,
-    }
+    Column { name: name.to_owned(), type_oid, type_modifier: -1, not_null: false, generated: false }
 }
 
 fn index(name: &str, columns: &[&str]) -> IdentityIndex {
@@ -44,10 +31,7 @@ fn table<'a>(schema: &'a Schema, name: &str) -> &'a Table {
 }
 
 fn type_oid(schema: &Schema, of: &str, name: &str) -> u32 {
-    let found = schema
-        .types
-        .iter()
-        .find(|this| this.name == name && this.schema == of);
+    let found = schema.types.iter().find(|this| this.name == name && this.schema == of);
     found.unwrap_or_else(|| panic!("no type {name}")).oid
 }
 
@@ -98,27 +82,11 @@ async fn tables_are_read_as_they_are() {
             kind: TableKind::Ordinary,
             logged: true,
             columns: vec![
-                Column {
-                    not_null: true,
-                    ..column("b", 23)
-                },
-                Column {
-                    not_null: true,
-                    ..column("a", 25)
-                },
-                Column {
-                    type_modifier: (14 << 16) + 2 + 4,
-                    ..column("Odd \"name", 1700)
-                },
-                Column {
-                    not_null: true,
-                    type_modifier: -1,
-                    ..column("code", oid("short"))
-                },
-                Column {
-                    generated: true,
-                    ..column("doubled", 23)
-                },
+                Column { not_null: true, ..column("b", 23) },
+                Column { not_null: true, ..column("a", 25) },
+                Column { type_modifier: (14 << 16) + 2 + 4, ..column("Odd \"name", 1700) },
+                Column { not_null: true, type_modifier: -1, ..column("code", oid("short")) },
+                Column { generated: true, ..column("doubled", 23) },
                 column("feeling", oid("_mood")),
             ],
             primary_key: vec!["a".to_owned(), "b".to_owned()],
@@ -136,41 +104,21 @@ async fn tables_are_read_as_they_are() {
     assert_eq!(table(&schema, "parts").kind, TableKind::Partitioned);
     assert_eq!(table(&schema, "parts").root, None);
     assert_eq!(table(&schema, "parts_2024_a").root.as_ref(), Some(&parts));
-    assert_eq!(
-        table(&schema, "parts_2024_a").replica_identity,
-        ReplicaIdentity::Full
-    );
-    let mut partitions: Vec<_> = schema
-        .partitions(&parts)
-        .map(|table| table.name.name.as_str())
-        .collect();
+    assert_eq!(table(&schema, "parts_2024_a").replica_identity, ReplicaIdentity::Full);
+    let mut partitions: Vec<_> = schema.partitions(&parts).map(|table| table.name.name.as_str()).collect();
     partitions.sort_unstable();
     assert_eq!(partitions, ["parts_2024", "parts_2024_a"]);
 
     assert!(!table(&schema, "quick").logged);
     assert_eq!(table(&schema, "quick").replica_identity, ReplicaIdentity::Default);
     assert!(table(&schema, "bare").columns.is_empty());
-    assert_eq!(
-        table(&schema, "silent").replica_identity,
-        ReplicaIdentity::Nothing
-    );
-    assert_eq!(
-        table(&schema, "dropped").replica_identity,
-        ReplicaIdentity::Nothing
-    );
+    assert_eq!(table(&schema, "silent").replica_identity, ReplicaIdentity::Nothing);
+    assert_eq!(table(&schema, "dropped").replica_identity, ReplicaIdentity::Nothing);
 
     let others = ["seen", "kept", "passing"];
+    assert!(schema.tables.keys().all(|name| !others.contains(&name.name.as_str())));
     assert!(
-        schema
-            .tables
-            .keys()
-            .all(|name| !others.contains(&name.name.as_str()))
-    );
-    assert!(
-        schema
-            .tables
-            .keys()
-            .all(|name| name.schema != "pg_catalog" && name.schema != "information_schema")
+        schema.tables.keys().all(|name| name.schema != "pg_catalog" && name.schema != "information_schema")
     );
 }
 
@@ -196,21 +144,10 @@ async fn types_are_read_as_they_are() {
     assert_eq!(schema.types.base(oid("tinier")), 21);
     assert_eq!(kind("reading"), TypeKind::Range);
     assert_eq!(kind("readings"), TypeKind::Multirange);
-    let field = |name: &str, type_oid| Field {
-        name: name.to_owned(),
-        type_oid,
-    };
+    let field = |name: &str, type_oid| Field { name: name.to_owned(), type_oid };
     assert_eq!(
         kind("spot"),
-        TypeKind::Composite {
-            fields: vec![field("X y", 23), field("marks", oid("_tiny"))]
-        }
+        TypeKind::Composite { fields: vec![field("X y", 23), field("marks", oid("_tiny"))] }
     );
-    assert_eq!(
-        kind("_spot"),
-        TypeKind::Array {
-            element: oid("spot"),
-            delimiter: b','
-        }
-    );
+    assert_eq!(kind("_spot"), TypeKind::Array { element: oid("spot"), delimiter: b',' });
 }

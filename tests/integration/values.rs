@@ -4,12 +4,7 @@
 //! text output and `to_json` of all of them. Every scalar type comes back under a domain, in arrays of one and two
 //! dimensions, in a composite, and in an array of those.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod cases;
 mod generators;
@@ -27,9 +22,7 @@ use cases::{Case, ranges, scalars, user_types};
 async fn client() -> Client {
     let url =
         std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL names a database to create types in");
-    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
-        .await
-        .unwrap();
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     let format = "set timezone = 'UTC'; set datestyle = 'ISO'; set intervalstyle = 'postgres';
                   set extra_float_digits = 1; set bytea_output = 'hex'; set client_min_messages = warning";
@@ -47,10 +40,7 @@ async fn ask(client: &Client, sql: &str, values: &[String]) -> (u32, Vec<(String
         .query(&query, &[&values])
         .await
         .unwrap_or_else(|error| panic!("{sql}: {error:?}\n{values:#?}"));
-    (
-        rows[0].get(0),
-        rows.iter().map(|row| (row.get(1), row.get(2))).collect(),
-    )
+    (rows[0].get(0), rows.iter().map(|row| (row.get(1), row.get(2))).collect())
 }
 
 #[tokio::test]
@@ -100,16 +90,9 @@ async fn builtin_types_are_those_of_the_server() {
     let client = client().await;
     let fetched = Types::fetch(&client).await.unwrap();
     let builtin = Types::builtin();
-    let oids = client
-        .query("select oid from pg_catalog.pg_type where oid < 10000", &[])
-        .await
-        .unwrap();
+    let oids = client.query("select oid from pg_catalog.pg_type where oid < 10000", &[]).await.unwrap();
     let mut known = 0;
-    for oid in oids
-        .iter()
-        .map(|row| row.get::<_, u32>(0))
-        .filter(|&oid| builtin.knows(oid))
-    {
+    for oid in oids.iter().map(|row| row.get::<_, u32>(0)).filter(|&oid| builtin.knows(oid)) {
         assert_eq!(builtin.get(oid), fetched.get(oid));
         known += 1;
     }
@@ -143,17 +126,7 @@ async fn a_column_comes_out_of_an_expression_as_postgres_prints_it() {
     let types = Types::builtin();
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    for sql in [
-        "bool",
-        "int2",
-        "int4",
-        "int8",
-        "float8",
-        "text",
-        "timestamptz",
-        "uuid",
-        "date",
-    ] {
+    for sql in ["bool", "int2", "int4", "int8", "float8", "text", "timestamptz", "uuid", "date"] {
         let case = scalars().into_iter().find(|case| case.sql == sql).unwrap();
         let (oid, rows) = ask(&client, sql, &case.values(&mut runner)).await;
         let expression = Expression::compile("new.value", &Scope::new(&types, [("value", oid)])).unwrap();

@@ -66,26 +66,14 @@ fn too_deep() -> String {
 /// The first of the parser's errors.
 pub(super) fn syntax_error(source: &str, errors: &ParseErrors) -> ExpressionError {
     let Some(first) = errors.errors.first() else {
-        return ExpressionError {
-            offset: 0,
-            message: "not an expression".to_owned(),
-            missing: None,
-        };
+        return ExpressionError { offset: 0, message: "not an expression".to_owned(), missing: None };
     };
     let (line, column) = first.pos;
     let lines_before = usize::try_from(line - 1).unwrap_or(0);
-    let before: usize = source
-        .split_inclusive('\n')
-        .take(lines_before)
-        .map(str::len)
-        .sum();
+    let before: usize = source.split_inclusive('\n').take(lines_before).map(str::len).sum();
     let offset = before + usize::try_from(column - 1).unwrap_or(0);
     let message = first.msg.trim_start_matches("Syntax error: ").to_owned();
-    ExpressionError {
-        offset: offset.min(source.len()),
-        message,
-        missing: None,
-    }
+    ExpressionError { offset: offset.min(source.len()), message, missing: None }
 }
 
 /// Checks `root` against `scope`, and replaces in it what a slot stands for by the slot's index.
@@ -94,12 +82,7 @@ pub(super) fn check(
     root: &mut IdedExpr,
     scope: &Scope,
 ) -> Result<(Box<[Slot]>, References), ExpressionError> {
-    let mut checker = Checker {
-        source,
-        scope,
-        slots: Vec::new(),
-        references: References::default(),
-    };
+    let mut checker = Checker { source, scope, slots: Vec::new(), references: References::default() };
     checker.check(root, 0)?;
     Ok((checker.slots.into(), checker.references))
 }
@@ -114,11 +97,7 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn check(&mut self, node: &mut IdedExpr, depth: usize) -> Result<(), ExpressionError> {
         if depth >= MAX_NESTING {
-            return Err(ExpressionError {
-                offset: 0,
-                message: too_deep(),
-                missing: None,
-            });
+            return Err(ExpressionError { offset: 0, message: too_deep(), missing: None });
         }
         if let Some(slot) = self.slot(&node.expr)? {
             self.references.add(slot);
@@ -138,20 +117,14 @@ impl Checker<'_> {
                     .chain(&mut call.args)
                     .try_for_each(|node| self.check(node, depth))
             }
-            Expr::List(list) => list
-                .elements
-                .iter_mut()
-                .try_for_each(|node| self.check(node, depth)),
-            Expr::Map(map) => map
-                .entries
-                .iter_mut()
-                .try_for_each(|entry| match &mut entry.expr {
-                    EntryExpr::MapEntry(entry) => {
-                        self.check(&mut entry.key, depth)?;
-                        self.check(&mut entry.value, depth)
-                    }
-                    EntryExpr::StructField(field) => self.check(&mut field.value, depth),
-                }),
+            Expr::List(list) => list.elements.iter_mut().try_for_each(|node| self.check(node, depth)),
+            Expr::Map(map) => map.entries.iter_mut().try_for_each(|entry| match &mut entry.expr {
+                EntryExpr::MapEntry(entry) => {
+                    self.check(&mut entry.key, depth)?;
+                    self.check(&mut entry.value, depth)
+                }
+                EntryExpr::StructField(field) => self.check(&mut field.value, depth),
+            }),
             Expr::Comprehension(_) => Err(self.error(
                 &["all", "exists", "exists_one", "existsOne", "map", "filter"],
                 "all, exists, exists_one, map and filter are not available: an expression can't loop"
@@ -166,13 +139,10 @@ impl Checker<'_> {
     }
 
     fn index(&mut self, slot: Slot) -> usize {
-        self.slots
-            .iter()
-            .position(|known| *known == slot)
-            .unwrap_or_else(|| {
-                self.slots.push(slot);
-                self.slots.len() - 1
-            })
+        self.slots.iter().position(|known| *known == slot).unwrap_or_else(|| {
+            self.slots.push(slot);
+            self.slots.len() - 1
+        })
     }
 
     /// The slot that the whole of `expr` stands for.
@@ -185,42 +155,38 @@ impl Checker<'_> {
                     return Ok(None);
                 };
                 let column = self.column(row, field)?;
-                Ok(Some(if *test {
-                    Slot::HasColumn { row, column }
-                } else {
-                    Slot::Column { row, column }
-                }))
+                Ok(Some(if *test { Slot::HasColumn { row, column } } else { Slot::Column { row, column } }))
             }
-            Expr::Call(CallExpr {
-                func_name,
-                target: None,
-                args,
-            }) => match (func_name.as_str(), args.as_slice()) {
-                (operators::INDEX, [row, index]) => {
-                    let Some(row) = self.row(row) else { return Ok(None) };
-                    let Expr::Literal(LiteralValue::String(name)) = &index.expr else {
-                        let name = self.scope.row_name(row);
-                        let text = format!("a column of {name} is named by a string: {name}[\"column\"]");
-                        return Err(self.error(&[name], text));
-                    };
-                    let column = self.column(row, name.inner())?;
-                    Ok(Some(Slot::Column { row, column }))
-                }
-                (operators::EQUALS, [left, right]) => {
-                    Ok(self.row_and_null(left, right).map(|row| Slot::NoRow { row }))
-                }
-                (operators::NOT_EQUALS, [left, right]) => {
-                    Ok(self.row_and_null(left, right).map(|row| Slot::HasRow { row }))
-                }
-                (operators::IN, [name, list]) => match (&name.expr, &list.expr) {
-                    (Expr::Literal(LiteralValue::String(name)), Expr::Ident(list)) if list == "changed" => {
-                        let column = self.column(Scope::NEW, name.inner())?;
-                        Ok(Some(Slot::IsChanged { column }))
+            Expr::Call(CallExpr { func_name, target: None, args }) => {
+                match (func_name.as_str(), args.as_slice()) {
+                    (operators::INDEX, [row, index]) => {
+                        let Some(row) = self.row(row) else { return Ok(None) };
+                        let Expr::Literal(LiteralValue::String(name)) = &index.expr else {
+                            let name = self.scope.row_name(row);
+                            let text = format!("a column of {name} is named by a string: {name}[\"column\"]");
+                            return Err(self.error(&[name], text));
+                        };
+                        let column = self.column(row, name.inner())?;
+                        Ok(Some(Slot::Column { row, column }))
                     }
+                    (operators::EQUALS, [left, right]) => {
+                        Ok(self.row_and_null(left, right).map(|row| Slot::NoRow { row }))
+                    }
+                    (operators::NOT_EQUALS, [left, right]) => {
+                        Ok(self.row_and_null(left, right).map(|row| Slot::HasRow { row }))
+                    }
+                    (operators::IN, [name, list]) => match (&name.expr, &list.expr) {
+                        (Expr::Literal(LiteralValue::String(name)), Expr::Ident(list))
+                            if list == "changed" =>
+                        {
+                            let column = self.column(Scope::NEW, name.inner())?;
+                            Ok(Some(Slot::IsChanged { column }))
+                        }
+                        _ => Ok(None),
+                    },
                     _ => Ok(None),
-                },
-                _ => Ok(None),
-            },
+                }
+            }
             _ => Ok(None),
         }
     }
@@ -235,18 +201,13 @@ impl Checker<'_> {
     /// The row of `row == null`, either way round.
     fn row_and_null(&self, left: &IdedExpr, right: &IdedExpr) -> Option<usize> {
         let is_null = |node: &IdedExpr| matches!(node.expr, Expr::Literal(LiteralValue::Null));
-        self.row(left)
-            .filter(|_| is_null(right))
-            .or_else(|| self.row(right).filter(|_| is_null(left)))
+        self.row(left).filter(|_| is_null(right)).or_else(|| self.row(right).filter(|_| is_null(left)))
     }
 
     fn column(&self, row: usize, column: &str) -> Result<usize, ExpressionError> {
         self.scope.column(row, column).ok_or_else(|| {
             let name = self.scope.row_name(row);
-            let text = format!(
-                "{name} has no column {column}; {}",
-                one_of(self.scope.column_names(row))
-            );
+            let text = format!("{name} has no column {column}; {}", one_of(self.scope.column_names(row)));
             ExpressionError {
                 missing: Some((row, column.to_owned())),
                 ..self.error(&[&format!("{name}.{column}"), column], text)
@@ -258,9 +219,7 @@ impl Checker<'_> {
         let name = call.func_name.as_str();
         let known = match &call.target {
             None => OPERATORS.contains(&name) || GLOBAL.contains(&(name, call.args.len())),
-            Some(_) => MEMBER
-                .iter()
-                .any(|(known, count)| *known == name && count.contains(&call.args.len())),
+            Some(_) => MEMBER.iter().any(|(known, count)| *known == name && count.contains(&call.args.len())),
         };
         if known {
             return Ok(());
@@ -293,10 +252,7 @@ impl Checker<'_> {
 
     /// At the first of `words` that the source has.
     fn error(&self, words: &[&str], message: String) -> ExpressionError {
-        let offset = words
-            .iter()
-            .find_map(|word| find_word(self.source, word))
-            .unwrap_or(0);
+        let offset = words.iter().find_map(|word| find_word(self.source, word)).unwrap_or(0);
         ExpressionError { offset, message, missing: None }
     }
 }
@@ -305,13 +261,10 @@ impl Checker<'_> {
 fn find_word(source: &str, word: &str) -> Option<usize> {
     let inside = |byte: Option<&u8>| byte.is_some_and(|&byte| byte.is_ascii_alphanumeric() || byte == b'_');
     let bytes = source.as_bytes();
-    source
-        .match_indices(word)
-        .map(|(offset, _)| offset)
-        .find(|&offset| {
-            let before = offset.checked_sub(1).and_then(|before| bytes.get(before));
-            !inside(before) && !inside(bytes.get(offset + word.len()))
-        })
+    source.match_indices(word).map(|(offset, _)| offset).find(|&offset| {
+        let before = offset.checked_sub(1).and_then(|before| bytes.get(before));
+        !inside(before) && !inside(bytes.get(offset + word.len()))
+    })
 }
 
 fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> String {

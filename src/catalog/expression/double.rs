@@ -12,11 +12,7 @@ pub(super) fn encode_double(value: f64, out: &mut BytesMut) {
         return;
     }
     if value.is_infinite() {
-        out.extend_from_slice(if value > 0.0 {
-            b"\"Infinity\""
-        } else {
-            b"\"-Infinity\""
-        });
+        out.extend_from_slice(if value > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
         return;
     }
     let magnitude = value.abs();
@@ -29,11 +25,7 @@ pub(super) fn encode_double(value: f64, out: &mut BytesMut) {
         return;
     }
     let shortest = format!("{value:e}");
-    let digits = shortest
-        .bytes()
-        .take_while(|&byte| byte != b'e')
-        .filter(u8::is_ascii_digit)
-        .count();
+    let digits = shortest.bytes().take_while(|&byte| byte != b'e').filter(u8::is_ascii_digit).count();
     let mut places = digits.saturating_sub(1);
     let mut text = format!("{value:.places$e}");
     while is_midpoint(value, &text) {
@@ -41,9 +33,7 @@ pub(super) fn encode_double(value: f64, out: &mut BytesMut) {
         text = format!("{value:.places$e}");
     }
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let (sign, exponent) = exponent
-        .strip_prefix('-')
-        .map_or(('+', exponent), |exponent| ('-', exponent));
+    let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
     let _ = write!(out, "{digits}e{sign}{exponent:0>2}");
 }
 
@@ -61,15 +51,8 @@ fn is_midpoint(value: f64, text: &str) -> bool {
     let decimal = || {
         let (digits, exponent) = text.trim_start_matches('-').split_once('e')?;
         let places = digits.len().saturating_sub(2);
-        let power = exponent
-            .parse::<u32>()
-            .ok()?
-            .checked_sub(u32::try_from(places).ok()?)?;
-        digits
-            .replace('.', "")
-            .parse::<u128>()
-            .ok()?
-            .checked_mul(10_u128.checked_pow(power)?)
+        let power = exponent.parse::<u32>().ok()?.checked_sub(u32::try_from(places).ok()?)?;
+        digits.replace('.', "").parse::<u128>().ok()?.checked_mul(10_u128.checked_pow(power)?)
     };
     // Twice the decimal, so that the midpoints of the smallest spacing are whole too.
     let Some(twice) = decimal().and_then(|decimal| decimal.checked_mul(2)) else {
@@ -79,9 +62,7 @@ fn is_midpoint(value: f64, text: &str) -> bool {
         let bits_left = u64::from(mantissa.leading_zeros());
         (shift < bits_left).then(|| mantissa << shift)
     };
-    [2 * mantissa - 1, 2 * mantissa + 1]
-        .into_iter()
-        .any(|mantissa| midpoint(mantissa) == Some(twice))
+    [2 * mantissa - 1, 2 * mantissa + 1].into_iter().any(|mantissa| midpoint(mantissa) == Some(twice))
 }
 
 #[cfg(test)]

@@ -153,12 +153,7 @@ fn read_timestamp(text: &str) -> Option<DateTime<FixedOffset>> {
     };
     let year = i32::try_from(number(&[*y1, *y2, *y3, *y4])?).ok()?;
     NaiveDate::from_ymd_opt(year, number(&[*m1, *m2])?, number(&[*d1, *d2])?)?
-        .and_hms_micro_opt(
-            number(&[*h1, *h2])?,
-            number(&[*i1, *i2])?,
-            number(&[*s1, *s2])?,
-            micros,
-        )?
+        .and_hms_micro_opt(number(&[*h1, *h2])?, number(&[*i1, *i2])?, number(&[*s1, *s2])?, micros)?
         .and_local_timezone(FixedOffset::east_opt(offset_seconds)?)
         .single()
 }
@@ -176,9 +171,7 @@ fn json(value: serde_json::Value) -> Box<dyn Val> {
             Box::new(CelList::from(items.into_iter().map(json).collect::<Vec<_>>()))
         }
         serde_json::Value::Object(entries) => {
-            let entries = entries
-                .into_iter()
-                .map(|(key, value)| (CelMapKey::from(key), json(value)));
+            let entries = entries.into_iter().map(|(key, value)| (CelMapKey::from(key), json(value)));
             Box::new(CelMap::from(entries.collect::<HashMap<_, _>>()))
         }
     }

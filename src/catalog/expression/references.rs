@@ -59,9 +59,7 @@ impl References {
 
     /// The columns that it names of a row, in their order.
     pub fn columns(&self, row: usize) -> impl Iterator<Item = usize> {
-        self.columns
-            .range((row, 0)..=(row, usize::MAX))
-            .map(|&(_, column)| column)
+        self.columns.range((row, 0)..=(row, usize::MAX)).map(|&(_, column)| column)
     }
 
     #[must_use]

@@ -98,11 +98,7 @@ fn encode(value: &dyn Val, out: &mut BytesMut) -> Result<(), EvalError> {
     } else {
         return Err(EvalError::NoJson(value.get_type().name().to_owned()));
     }
-    if out.len() > MAX_RESULT {
-        Err(EvalError::ResultTooLarge)
-    } else {
-        Ok(())
-    }
+    if out.len() > MAX_RESULT { Err(EvalError::ResultTooLarge) } else { Ok(()) }
 }
 
 /// In the order of the keys: the map itself has a different one in every process.
@@ -138,10 +134,7 @@ fn encode_timestamp(value: &CelTimestamp, out: &mut BytesMut) {
     let utc = value.inner().with_timezone(&Utc);
     let (year, month, day) = (utc.year(), utc.month(), utc.day());
     let (hour, minute, second) = (utc.hour(), utc.minute(), utc.second());
-    let _ = write!(
-        out,
-        "\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
-    );
+    let _ = write!(out, "\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
     let micros = utc.timestamp_subsec_micros();
     if micros > 0 {
         let fraction = format!("{micros:06}");

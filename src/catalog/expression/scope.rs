@@ -59,13 +59,8 @@ impl Scope {
     /// For changes of a table with these columns, names and type oids.
     pub fn new<'a>(types: &Types, columns: impl IntoIterator<Item = (&'a str, u32)>) -> Self {
         let columns: Vec<Column> = read(types, columns);
-        let row = |name: &str| Row {
-            name: name.to_owned(),
-            columns: columns.clone(),
-        };
-        Self {
-            rows: vec![row("new"), row("old")],
-        }
+        let row = |name: &str| Row { name: name.to_owned(), columns: columns.clone() };
+        Self { rows: vec![row("new"), row("old")] }
     }
 
     /// Adds a lookup or related row; its place.
@@ -75,10 +70,7 @@ impl Scope {
         name: &str,
         columns: impl IntoIterator<Item = (&'a str, u32)>,
     ) -> usize {
-        self.rows.push(Row {
-            name: name.to_owned(),
-            columns: read(types, columns),
-        });
+        self.rows.push(Row { name: name.to_owned(), columns: read(types, columns) });
         self.rows.len() - 1
     }
 
@@ -91,11 +83,7 @@ impl Scope {
     /// The place of a column in a row.
     #[must_use]
     pub fn column(&self, row: usize, name: &str) -> Option<usize> {
-        self.rows
-            .get(row)?
-            .columns
-            .iter()
-            .position(|column| column.name == name)
+        self.rows.get(row)?.columns.iter().position(|column| column.name == name)
     }
 
     pub(super) fn row_name(&self, row: usize) -> &str {
@@ -107,11 +95,7 @@ impl Scope {
     }
 
     pub(super) fn column_names(&self, row: usize) -> impl Iterator<Item = &str> {
-        self.rows
-            .get(row)
-            .into_iter()
-            .flat_map(|row| &row.columns)
-            .map(|column| column.name.as_str())
+        self.rows.get(row).into_iter().flat_map(|row| &row.columns).map(|column| column.name.as_str())
     }
 
     pub(super) fn column_name(&self, row: usize, column: usize) -> &str {
@@ -126,10 +110,7 @@ impl Scope {
 fn read<'a>(types: &Types, columns: impl IntoIterator<Item = (&'a str, u32)>) -> Vec<Column> {
     columns
         .into_iter()
-        .map(|(name, oid)| Column {
-            name: name.to_owned(),
-            kind: Kind::of(types, oid),
-        })
+        .map(|(name, oid)| Column { name: name.to_owned(), kind: Kind::of(types, oid) })
         .collect()
 }
 

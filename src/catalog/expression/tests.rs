@@ -27,10 +27,7 @@ const LOT: usize = 2;
 fn scope() -> Scope {
     let types = Types::builtin();
     let mut scope = Scope::new(&types, COLUMNS);
-    assert_eq!(
-        scope.add_row(&types, "lot", [("name", 25), ("total_slots", 23)]),
-        LOT
-    );
+    assert_eq!(scope.add_row(&types, "lot", [("name", 25), ("total_slots", 23)]), LOT);
     scope
 }
 
@@ -54,11 +51,7 @@ impl Change {
     }
 
     fn name(row: usize, column: usize) -> &'static str {
-        if row == LOT {
-            ["name", "total_slots"][column]
-        } else {
-            COLUMNS[column].0
-        }
+        if row == LOT { ["name", "total_slots"][column] } else { COLUMNS[column].0 }
     }
 }
 
@@ -73,9 +66,7 @@ impl Rows for Change {
         if self.unavailable.contains(&name) {
             return Cell::Unavailable;
         }
-        self.rows[&row]
-            .get(name)
-            .map_or(Cell::Null, |text| Cell::Text(text.as_bytes()))
+        self.rows[&row].get(name).map_or(Cell::Null, |text| Cell::Text(text.as_bytes()))
     }
 
     fn changed(&self, column: usize) -> bool {
@@ -92,9 +83,7 @@ fn compile(source: &str) -> Expression {
 }
 
 fn json(source: &str, change: &Change) -> String {
-    let value = compile(source)
-        .evaluate(change)
-        .unwrap_or_else(|error| panic!("{source}: {error}"));
+    let value = compile(source).evaluate(change).unwrap_or_else(|error| panic!("{source}: {error}"));
     let mut out = BytesMut::new();
     value.encode(&mut out);
     String::from_utf8(out.to_vec()).unwrap()
@@ -119,10 +108,7 @@ fn columns_have_the_types_of_their_columns() {
         ("name", "a \"b\"\n"),
         ("seen_at", "2024-02-29 12:00:00.5+00"),
         ("left_at", "2024-02-29 12:00:00"),
-        (
-            "metadata",
-            r#"{"a": [1, 2.5, null, true], "z": {"k": "v"}, "big": 9007199254740993}"#,
-        ),
+        ("metadata", r#"{"a": [1, 2.5, null, true], "z": {"k": "v"}, "big": 9007199254740993}"#),
         ("day", "2024-02-29"),
         ("Odd name", "odd"),
     ]);
@@ -138,19 +124,13 @@ fn columns_have_the_types_of_their_columns() {
         ("(new.seen_at - new.left_at) == duration('500ms')", "true"),
         ("new.seen_at.getFullYear()", "2024"),
         ("new.seen_at.getHours('Europe/Berlin')", "13"),
-        (
-            "new.metadata",
-            r#"{"a":[1,2.5,null,true],"big":9007199254740993,"z":{"k":"v"}}"#,
-        ),
+        ("new.metadata", r#"{"a":[1,2.5,null,true],"big":9007199254740993,"z":{"k":"v"}}"#),
         ("new.metadata.a[1]", "2.5"),
         ("new.metadata.z.k", r#""v""#),
         ("has(new.metadata.q)", "false"),
         ("new['Odd name'] + '!'", r#""odd!""#),
         ("new.day < '2024-03-01'", "true"),
-        (
-            "{'b': new.open, 'a': [new.id, 1.0]}",
-            r#"{"a":[9223372036854775807,1],"b":true}"#,
-        ),
+        ("{'b': new.open, 'a': [new.id, 1.0]}", r#"{"a":[9223372036854775807,1],"b":true}"#),
         ("op", r#""update""#),
     ] {
         assert_eq!(json(source, &change), expected, "{source}");
@@ -159,41 +139,24 @@ fn columns_have_the_types_of_their_columns() {
 
 #[test]
 fn timestamps_out_of_reach_pass_through_as_text() {
-    for text in [
-        "infinity",
-        "-infinity",
-        "0044-03-15 00:00:00+00 BC",
-        "12024-01-01 00:00:00+00",
-    ] {
-        assert_eq!(
-            json("new.seen_at", &Change::new(&[("seen_at", text)])),
-            format!("\"{text}\"")
-        );
+    for text in ["infinity", "-infinity", "0044-03-15 00:00:00+00 BC", "12024-01-01 00:00:00+00"] {
+        assert_eq!(json("new.seen_at", &Change::new(&[("seen_at", text)])), format!("\"{text}\""));
     }
     for (text, expected) in [
         ("0001-01-01 00:00:00+00", "0001-01-01T00:00:00+00:00"),
-        (
-            "9999-12-31 23:59:59.999999+00",
-            "9999-12-31T23:59:59.999999+00:00",
-        ),
+        ("9999-12-31 23:59:59.999999+00", "9999-12-31T23:59:59.999999+00:00"),
         ("2024-01-01 00:30:00+05:30", "2023-12-31T19:00:00+00:00"),
     ] {
-        assert_eq!(
-            json("new.seen_at", &Change::new(&[("seen_at", text)])),
-            format!("\"{expected}\"")
-        );
+        assert_eq!(json("new.seen_at", &Change::new(&[("seen_at", text)])), format!("\"{expected}\""));
     }
 }
 
 #[test]
 fn a_ratio_guards_its_division() {
     let source = "lot.total_slots == 0 ? 0.0 : double(new.occupied) / double(lot.total_slots)";
-    for (occupied, total, expected) in [
-        ("1", "2", "0.5"),
-        ("2", "2", "1"),
-        ("0", "0", "0"),
-        ("1", "3", "0.3333333333333333"),
-    ] {
+    for (occupied, total, expected) in
+        [("1", "2", "0.5"), ("2", "2", "1"), ("0", "0", "0"), ("1", "3", "0.3333333333333333")]
+    {
         let change = Change::new(&[("occupied", occupied)]).with(LOT, &[("total_slots", total)]);
         assert_eq!(json(source, &change), expected);
     }
@@ -215,15 +178,9 @@ fn a_missing_row_is_null_and_its_columns_are_errors() {
 
 #[test]
 fn changed_lists_names_of_columns() {
-    let change = Change {
-        changed: vec!["occupied", "name"],
-        ..Change::new(&[])
-    };
+    let change = Change { changed: vec!["occupied", "name"], ..Change::new(&[]) };
     assert_eq!(json("changed", &change), r#"["occupied","name"]"#);
-    assert_eq!(
-        json("'name' in changed && !('price' in changed)", &change),
-        "true"
-    );
+    assert_eq!(json("'name' in changed && !('price' in changed)", &change), "true");
     assert_eq!(json("size(changed)", &change), "2");
 }
 
@@ -236,18 +193,9 @@ fn only_columns_that_are_met_are_read() {
 
 #[test]
 fn what_the_log_does_not_have_is_an_error() {
-    let change = Change {
-        unavailable: vec!["name"],
-        ..Change::new(&[("price", "x")])
-    };
-    assert_eq!(
-        failure("new.name", &change),
-        EvalError::Unavailable("new.name".to_owned())
-    );
-    assert_eq!(
-        failure("new.price", &change),
-        EvalError::Unreadable("new.price".to_owned())
-    );
+    let change = Change { unavailable: vec!["name"], ..Change::new(&[("price", "x")]) };
+    assert_eq!(failure("new.name", &change), EvalError::Unavailable("new.name".to_owned()));
+    assert_eq!(failure("new.price", &change), EvalError::Unreadable("new.price".to_owned()));
 }
 
 #[test]
@@ -259,21 +207,10 @@ fn arithmetic_that_fails_is_an_error() {
         ("ratio", "1e300"),
         ("seen_at", "9999-12-31 00:00:00+00"),
     ]);
-    for source in [
-        "new.id + 1",
-        "-new.occupied",
-        "new.occupied / -1",
-        "new.id * 2",
-        "new.occupied - 1",
-    ] {
+    for source in ["new.id + 1", "-new.occupied", "new.occupied / -1", "new.id * 2", "new.occupied - 1"] {
         assert_eq!(failure(source, &change), EvalError::Overflow, "{source}");
     }
-    for source in [
-        "1 / new.total_slots",
-        "1 % new.total_slots",
-        "new.id / 0",
-        "1u / 0u",
-    ] {
+    for source in ["1 / new.total_slots", "1 % new.total_slots", "new.id / 0", "1u / 0u"] {
         assert_eq!(failure(source, &change), EvalError::DivisionByZero, "{source}");
     }
     for source in [
@@ -317,59 +254,32 @@ fn an_error_quotes_no_value() {
         "[1][new.name]",
     ] {
         let error = failure(source, &change);
-        assert!(
-            !format!("{error} {error:?}").contains("secret"),
-            "{source}: {error:?}"
-        );
+        assert!(!format!("{error} {error:?}").contains("secret"), "{source}: {error:?}");
     }
 }
 
 #[test]
 fn what_is_not_there_is_refused_with_its_place() {
     let columns = "there is id, occupied, total_slots, price, ratio, open, name, seen_at, left_at, metadata, day, Odd name";
-    assert_eq!(
-        refusal("1 + new.ocupied"),
-        (4, format!("new has no column ocupied; {columns}"))
-    );
-    assert_eq!(
-        refusal("new['x']"),
-        (5, format!("new has no column x; {columns}"))
-    );
-    assert_eq!(
-        refusal("'x' in changed"),
-        (1, format!("new has no column x; {columns}"))
-    );
-    assert_eq!(
-        refusal("has(lot.x)"),
-        (4, "lot has no column x; there is name, total_slots".to_owned())
-    );
+    assert_eq!(refusal("1 + new.ocupied"), (4, format!("new has no column ocupied; {columns}")));
+    assert_eq!(refusal("new['x']"), (5, format!("new has no column x; {columns}")));
+    assert_eq!(refusal("'x' in changed"), (1, format!("new has no column x; {columns}")));
+    assert_eq!(refusal("has(lot.x)"), (4, "lot has no column x; there is name, total_slots".to_owned()));
     assert_eq!(
         refusal("1 + lott"),
-        (
-            4,
-            "there is no variable lott; there is new, old, lot, changed, op".to_owned()
-        )
+        (4, "there is no variable lott; there is new, old, lot, changed, op".to_owned())
     );
     assert_eq!(
         refusal("size(new)"),
-        (
-            5,
-            "new is a row: name a column of it (new.column), or compare it with null".to_owned()
-        )
+        (5, "new is a row: name a column of it (new.column), or compare it with null".to_owned())
     );
     assert_eq!(
         refusal("old[new.name]"),
-        (
-            0,
-            "a column of old is named by a string: old[\"column\"]".to_owned()
-        )
+        (0, "a column of old is named by a string: old[\"column\"]".to_owned())
     );
     assert_eq!(refusal("new.name.matches('a+')").0, 9);
     assert_eq!(refusal("shout(new.name)").0, 0);
-    assert_eq!(
-        refusal("Thing{a: 1}"),
-        (0, "there is no type Thing to construct".to_owned())
-    );
+    assert_eq!(refusal("Thing{a: 1}"), (0, "there is no type Thing to construct".to_owned()));
     assert_eq!(refusal("1 +\n + 2").0, 5);
     assert_eq!(refusal("").0, 0);
     assert_eq!(refusal("'a").0, 0);
@@ -393,11 +303,7 @@ fn nothing_loops() {
 #[test]
 fn size_and_nesting_are_capped() {
     let long = format!("'{}'", "x".repeat(MAX_SOURCE));
-    assert!(
-        refusal(&long)
-            .1
-            .starts_with("an expression is at most 4096 bytes long")
-    );
+    assert!(refusal(&long).1.starts_with("an expression is at most 4096 bytes long"));
     let deep = [
         format!("{}1{}", "1+(".repeat(800), ")".repeat(800)),
         format!("{}1", "!-".repeat(2000)),
@@ -431,10 +337,7 @@ fn operands_and_results_are_capped() {
     assert_eq!(failure("[new.name]", &change), EvalError::ResultTooLarge);
     let text: &'static str = "x".repeat(MAX_OPERAND + 1).leak();
     let change = Change::new(&[("name", text)]);
-    assert_eq!(
-        failure("size(new.name)", &change),
-        EvalError::OperandTooLarge("new.name".to_owned())
-    );
+    assert_eq!(failure("size(new.name)", &change), EvalError::OperandTooLarge("new.name".to_owned()));
 }
 
 #[test]
@@ -447,12 +350,7 @@ fn references_tell_what_must_be_there() {
     assert_eq!(references.columns(LOT).count(), 0);
     assert!(references.uses_row(LOT) && references.uses_operation());
     assert_eq!(*references.changed(), Changed::Columns([6].into()));
-    assert_eq!(
-        *compile("'name' in changed || size(changed) > 1")
-            .references()
-            .changed(),
-        Changed::All
-    );
+    assert_eq!(*compile("'name' in changed || size(changed) > 1").references().changed(), Changed::All);
     let nothing = compile("1 == 1");
     assert_eq!(*nothing.references(), References::default());
 }

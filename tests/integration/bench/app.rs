@@ -111,7 +111,7 @@ impl Builder {
         }
         walcast::cli::setup::apply(&config, &dsn).await.expect("setup");
         let worker_dsn = self.worker_dsn.map_or_else(|| dsn.clone(), |through| through(&dsn));
-        let worker = App::start(config.clone(), worker_dsn).await.expect("a worker");
+        let worker = App::start(config.clone(), worker_dsn, true).await.expect("a worker");
         let address = worker.address();
         let app = TestApp { url, dsn, config, address, session, worker: Some(worker) };
         app.ready().await;
@@ -243,7 +243,7 @@ impl TestApp {
     /// Starts the worker again, on a new port.
     pub async fn restart(&mut self) {
         self.stop().await;
-        let worker = App::start(self.config.clone(), self.dsn.clone()).await.expect("a worker");
+        let worker = App::start(self.config.clone(), self.dsn.clone(), true).await.expect("a worker");
         self.address = worker.address();
         self.worker = Some(worker);
         self.ready().await;

@@ -55,7 +55,7 @@ impl Server {
         sweep(&session).await;
         session.batch_execute(&format!("create database {template}")).await.expect("a template");
         let dsn = admin.with_database(&template);
-        walcast::cli::migrate(&dsn, true).await.expect("migrations");
+        walcast::cli::migrate::run(&dsn, true).await.expect("migrations");
         Self { url, admin, template, _cluster: cluster }
     }
 }

@@ -43,10 +43,8 @@ impl Case {
         let element = prop::option::of(self.any());
         let flat = prop::collection::vec(element, 1..5);
         let braces = move |elements: &[Option<String>]| {
-            let written: Vec<_> = elements
-                .iter()
-                .map(|element| element.as_deref().map_or("NULL".to_owned(), quoted))
-                .collect();
+            let written: Vec<_> =
+                elements.iter().map(|element| element.as_deref().map_or("NULL".to_owned(), quoted)).collect();
             format!("{{{}}}", written.join(&delimiter.to_string()))
         };
         let one = flat.clone().prop_map(move |elements| braces(&elements));
@@ -67,23 +65,13 @@ impl Case {
             });
         let all: Vec<_> = self.fixed.iter().cloned().map(Some).chain([None]).collect();
         let fixed = vec!["{}".to_owned(), "{NULL}".to_owned(), braces(&all)];
-        Self {
-            sql: format!("{}[]", self.sql),
-            fixed,
-            more: prop_oneof![one, bounds, two].boxed(),
-            delimiter,
-        }
+        Self { sql: format!("{}[]", self.sql), fixed, more: prop_oneof![one, bounds, two].boxed(), delimiter }
     }
 
     /// The same values under another name.
     fn renamed(&self, sql: &str) -> Self {
         let delimiter = self.delimiter;
-        Self {
-            sql: sql.to_owned(),
-            fixed: self.fixed.clone(),
-            more: self.more.clone(),
-            delimiter,
-        }
+        Self { sql: sql.to_owned(), fixed: self.fixed.clone(), more: self.more.clone(), delimiter }
     }
 
     fn range(sql: &str, bound: impl Strategy<Value = (String, String)> + 'static) -> Self {
@@ -99,27 +87,18 @@ impl Case {
 
     fn multirange(&self, sql: &str) -> Self {
         let ranges = prop::collection::vec(self.any(), 0..4);
-        Self::new(
-            sql,
-            &["{}"],
-            ranges.prop_map(|ranges| format!("{{{}}}", ranges.join(","))),
-        )
+        Self::new(sql, &["{}"], ranges.prop_map(|ranges| format!("{{{}}}", ranges.join(","))))
     }
 
     /// A row of these fields.
     fn composite(sql: &str, fields: &[&Self]) -> Self {
         let row = |fields: &[Option<String>]| {
-            let written: Vec<_> = fields
-                .iter()
-                .map(|field| field.as_deref().map_or(String::new(), quoted))
-                .collect();
+            let written: Vec<_> =
+                fields.iter().map(|field| field.as_deref().map_or(String::new(), quoted)).collect();
             format!("({})", written.join(","))
         };
         let nulls = row(&vec![None; fields.len()]);
-        let fields: Vec<_> = fields
-            .iter()
-            .map(|field| prop::option::weighted(0.8, field.any()))
-            .collect();
+        let fields: Vec<_> = fields.iter().map(|field| prop::option::weighted(0.8, field.any())).collect();
         Self::new(sql, &[&nulls], fields.prop_map(move |fields| row(&fields)))
     }
 
@@ -151,32 +130,12 @@ pub(super) fn scalars() -> Vec<Case> {
         controls.as_str(),
     ];
     let infinities = ["infinity", "-infinity"];
-    let floats = [
-        "NaN",
-        "Infinity",
-        "-Infinity",
-        "0",
-        "-0",
-        "0.1",
-        "1e300",
-        "1e15",
-        "1e14",
-        "1e-5",
-        "123456.7",
-    ];
-    let float4s: Vec<_> = floats
-        .iter()
-        .copied()
-        .filter(|&float| float != "1e300")
-        .chain(["1e-40", "16777216"])
-        .collect();
-    let timestamps = [
-        "infinity",
-        "-infinity",
-        "0044-03-15 12:00:00 BC",
-        "12345-06-07 08:09:10.1",
-        "2024-02-29 24:00:00",
-    ];
+    let floats =
+        ["NaN", "Infinity", "-Infinity", "0", "-0", "0.1", "1e300", "1e15", "1e14", "1e-5", "123456.7"];
+    let float4s: Vec<_> =
+        floats.iter().copied().filter(|&float| float != "1e300").chain(["1e-40", "16777216"]).collect();
+    let timestamps =
+        ["infinity", "-infinity", "0044-03-15 12:00:00 BC", "12345-06-07 08:09:10.1", "2024-02-29 24:00:00"];
     let bits = |count: std::ops::Range<usize>| {
         prop::collection::vec(prop::sample::select(vec!["0", "1"]), count).prop_map(|bits| bits.concat())
     };
@@ -188,37 +147,17 @@ pub(super) fn scalars() -> Vec<Case> {
         Case::new("bool", &["t", "f"], written(any::<bool>())),
         Case::new("int2", &["-32768", "32767"], written(any::<i16>())),
         Case::new("int4", &["-2147483648", "2147483647"], written(any::<i32>())),
-        Case::new(
-            "int8",
-            &["-9223372036854775808", "9223372036854775807"],
-            written(any::<i64>()),
-        ),
+        Case::new("int8", &["-9223372036854775808", "9223372036854775807"], written(any::<i64>())),
         Case::new("float4", &float4s, written(any::<f32>())),
-        Case::new(
-            "float8",
-            &floats,
-            prop_oneof![written(any::<f64>()), written(halves)],
-        ),
-        Case::new(
-            "numeric",
-            &["NaN", "Infinity", "-Infinity", "0", "-0.00", "1e300", "1e-20"],
-            numeric(),
-        ),
-        Case::new(
-            "numeric(14,2)",
-            &["0", "999999999999.99"],
-            "-?[0-9]{1,12}(\\.[0-9]{1,5})?",
-        ),
+        Case::new("float8", &floats, prop_oneof![written(any::<f64>()), written(halves)]),
+        Case::new("numeric", &["NaN", "Infinity", "-Infinity", "0", "-0.00", "1e300", "1e-20"], numeric()),
+        Case::new("numeric(14,2)", &["0", "999999999999.99"], "-?[0-9]{1,12}(\\.[0-9]{1,5})?"),
         Case::new("text", &nasty, text()),
         Case::new("varchar", &nasty, text()),
         Case::new("char(40)", &["", "a  ", "\""], "[ -~]{0,40}"),
         Case::new("name", &["", "a\"b"], "[ -~]{0,60}"),
         Case::new("\"char\"", &["", "\"", "\\", "\n"], "[ -~]"),
-        Case::new(
-            "bytea",
-            &["", "\\x", "\\x00ff"],
-            hex(0..20).prop_map(|hex| format!("\\x{hex}")),
-        ),
+        Case::new("bytea", &["", "\\x", "\\x00ff"], hex(0..20).prop_map(|hex| format!("\\x{hex}"))),
         Case::new("uuid", &[], hex(16..17)),
         Case::new(
             "date",
@@ -226,47 +165,23 @@ pub(super) fn scalars() -> Vec<Case> {
             date(-4000..5_000_000),
         ),
         Case::new("time", &["00:00", "24:00"], time()),
-        Case::new(
-            "timetz",
-            &["00:00+00", "12:34:56.7-05:30", "00:00+01:02:03"],
-            time(),
-        ),
+        Case::new("timetz", &["00:00+00", "12:34:56.7-05:30", "00:00+01:02:03"], time()),
         Case::new("timestamp", &timestamps, timestamp()),
         Case::new("timestamptz", &timestamps, timestamp()),
         Case::new(
             "interval",
-            &[
-                "0",
-                "-1 year -2 mons +3 days -04:05:06.7",
-                "1 day ago",
-                "178000000 years",
-            ],
+            &["0", "-1 year -2 mons +3 days -04:05:06.7", "1 day ago", "178000000 years"],
             (-9999..9999_i32, -99..99_i32, any::<i32>())
                 .prop_map(|(months, days, seconds)| format!("{months} months {days} days {seconds} seconds")),
         ),
         Case::new(
             "json",
-            &[
-                "null",
-                "\"a\\nb\"",
-                "{\n\"a\":\r\n1}\n",
-                " 1 ",
-                "\"\\u0000\\ud800\"",
-                "{\"a\":1,\"a\":2}",
-            ],
+            &["null", "\"a\\nb\"", "{\n\"a\":\r\n1}\n", " 1 ", "\"\\u0000\\ud800\"", "{\"a\":1,\"a\":2}"],
             json(),
         ),
-        Case::new(
-            "jsonb",
-            &["null", "\"a\\nb\"", "{\n\"a\":\r\n1}\n", "[]", "1.50"],
-            json(),
-        ),
+        Case::new("jsonb", &["null", "\"a\\nb\"", "{\n\"a\":\r\n1}\n", "[]", "1.50"], json()),
         Case::new("xml", &["<a b=\"c\">\n&lt;</a>", "text"], "[a-z \\n]{0,9}"),
-        Case::new(
-            "inet",
-            &["127.0.0.1", "10.0.0.1/8", "::1", "::ffff:1.2.3.4"],
-            address(),
-        ),
+        Case::new("inet", &["127.0.0.1", "10.0.0.1/8", "::1", "::ffff:1.2.3.4"], address()),
         Case::new("cidr", &["10.0.0.0/8", "::/0"], address()),
         Case::new("macaddr", &[], hex(6..7)),
         Case::new("macaddr8", &[], hex(8..9)),
@@ -282,11 +197,7 @@ pub(super) fn scalars() -> Vec<Case> {
         Case::new("lseg", &[], points(2..3)),
         Case::new("box", &[], points(2..3)),
         Case::new("path", &[], points(1..4).prop_map(|points| format!("[{points}]"))),
-        Case::new(
-            "polygon",
-            &[],
-            points(1..4).prop_map(|points| format!("({points})")),
-        ),
+        Case::new("polygon", &[], points(1..4).prop_map(|points| format!("({points})"))),
         Case::new(
             "circle",
             &[],
@@ -321,35 +232,20 @@ pub(super) fn scalars() -> Vec<Case> {
 
 pub(super) fn ranges() -> Vec<Case> {
     let day = || {
-        prop_oneof![Just(0_u32), 1..9000_u32].prop_map(|day| {
-            format!(
-                "{:04}-{:02}-{:02}",
-                1900 + day / 336,
-                day / 28 % 12 + 1,
-                day % 28 + 1
-            )
-        })
+        prop_oneof![Just(0_u32), 1..9000_u32]
+            .prop_map(|day| format!("{:04}-{:02}-{:02}", 1900 + day / 336, day / 28 % 12 + 1, day % 28 + 1))
     };
     let moment = || day().prop_map(|day| format!("{day} 12:34:56.5"));
     let ranges = [
-        (
-            Case::range("int4range", ordered(-1000..1000_i32)),
-            "int4multirange",
-        ),
+        (Case::range("int4range", ordered(-1000..1000_i32)), "int4multirange"),
         (Case::range("int8range", ordered(any::<i32>())), "int8multirange"),
         (Case::range("numrange", ordered(-1000..1000_i32)), "nummultirange"),
         (Case::range("daterange", ordered(day())), "datemultirange"),
         (Case::range("tsrange", ordered(moment())), "tsmultirange"),
         (Case::range("tstzrange", ordered(moment())), "tstzmultirange"),
-        (
-            Case::range("words", ordered("[a-z\",\\\\ ]{0,5}".prop_map(|word| word))),
-            "words_multi",
-        ),
+        (Case::range("words", ordered("[a-z\",\\\\ ]{0,5}".prop_map(|word| word))), "words_multi"),
     ];
-    ranges
-        .into_iter()
-        .flat_map(|(range, multirange)| [range.multirange(multirange), range])
-        .collect()
+    ranges.into_iter().flat_map(|(range, multirange)| [range.multirange(multirange), range]).collect()
 }
 
 /// Makes the types that a database does not have by itself, and the cases for them.
@@ -383,40 +279,17 @@ pub(super) async fn user_types(client: &Client, scalars: &[Case]) -> Vec<Case> {
     let notes = find("text").array();
     let inner = Case::composite(
         "inner_row",
-        &[
-            find("int4"),
-            find("text"),
-            find("timestamptz"),
-            &notes,
-            find("json"),
-            &mood,
-        ],
+        &[find("int4"), find("text"), find("timestamptz"), &notes, find("json"), &mood],
     );
     let inner_domain = inner.renamed("inner_domain");
     let pair = Case::range("int4range", ordered(0..9_i32));
-    let outer = Case::composite(
-        "outer_row",
-        &[&inner, &inner.array(), &inner_domain, &deep, &pair],
-    );
+    let outer = Case::composite("outer_row", &[&inner, &inner.array(), &inner_domain, &deep, &pair]);
     let shrunk = Case::composite("shrunk", &[find("int4"), find("text"), &find("float8").array()]);
     let nothing = Case::new("nothing", &["()"], written(Just("()")));
-    let mut cases = vec![
-        mood,
-        whole,
-        wholes,
-        deep,
-        inner,
-        inner_domain,
-        outer,
-        shrunk,
-        nothing,
-    ];
+    let mut cases = vec![mood, whole, wholes, deep, inner, inner_domain, outer, shrunk, nothing];
     for (index, case) in scalars.iter().enumerate() {
-        let (domain, list, row) = (
-            format!("domain_{index}"),
-            format!("list_{index}"),
-            format!("row_{index}"),
-        );
+        let (domain, list, row) =
+            (format!("domain_{index}"), format!("list_{index}"), format!("row_{index}"));
         let sql = &case.sql;
         let create = format!(
             "create domain {domain} as {sql}; create domain {list} as {sql}[];

@@ -17,9 +17,7 @@ pub(super) fn text() -> BoxedStrategy<String> {
         ])
         .prop_map(str::to_owned),
     ];
-    prop::collection::vec(piece, 0..12)
-        .prop_map(|pieces| pieces.concat().replace('\0', "0"))
-        .boxed()
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat().replace('\0', "0")).boxed()
 }
 
 /// The number of months, days and years that a calendar of all types can hold; `BC` where the year says so.
@@ -34,10 +32,8 @@ pub(super) fn date(years: std::ops::Range<i32>) -> BoxedStrategy<String> {
 }
 
 pub(super) fn time() -> BoxedStrategy<String> {
-    let fraction = prop_oneof![
-        Just(String::new()),
-        (0..1_000_000_u32).prop_map(|micros| format!(".{micros:06}"))
-    ];
+    let fraction =
+        prop_oneof![Just(String::new()), (0..1_000_000_u32).prop_map(|micros| format!(".{micros:06}"))];
     (0..24_u8, 0..60_u8, 0..60_u8, fraction)
         .prop_map(|(hour, minute, second, fraction)| format!("{hour:02}:{minute:02}:{second:02}{fraction}"))
         .boxed()
@@ -88,27 +84,18 @@ pub(super) fn ordered<T: Ord + Clone + std::fmt::Display + std::fmt::Debug + 'st
     value: impl Strategy<Value = T> + Clone + 'static,
 ) -> impl Strategy<Value = (String, String)> + 'static {
     (value.clone(), value).prop_map(|(a, b)| {
-        if a <= b {
-            (a.to_string(), b.to_string())
-        } else {
-            (b.to_string(), a.to_string())
-        }
+        if a <= b { (a.to_string(), b.to_string()) } else { (b.to_string(), a.to_string()) }
     })
 }
 
 pub(super) fn point() -> BoxedStrategy<String> {
-    (
-        -1000..1000_i32,
-        any::<f32>().prop_filter("finite", |y| y.is_finite()),
-    )
+    (-1000..1000_i32, any::<f32>().prop_filter("finite", |y| y.is_finite()))
         .prop_map(|(x, y)| format!("({x},{y})"))
         .boxed()
 }
 
 pub(super) fn points(count: std::ops::Range<usize>) -> BoxedStrategy<String> {
-    prop::collection::vec(point(), count)
-        .prop_map(|points| points.join(","))
-        .boxed()
+    prop::collection::vec(point(), count).prop_map(|points| points.join(",")).boxed()
 }
 
 pub(super) fn hex(bytes: std::ops::Range<usize>) -> BoxedStrategy<String> {
