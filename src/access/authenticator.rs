@@ -70,11 +70,7 @@ impl Authenticator {
             Ok((key, validation))
         });
         let keys = paired.collect::<Result<Vec<_>, KeyError>>()?;
-        if keys.is_empty() {
-            Err(KeyError::None)
-        } else {
-            Ok(Self { keys })
-        }
+        if keys.is_empty() { Err(KeyError::None) } else { Ok(Self { keys }) }
     }
 
     /// # Errors

@@ -73,18 +73,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         return None;
     };
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim_matches(' '))
-        .filter(|token| !token.is_empty())
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' ')).filter(|token| !token.is_empty())
 }
 
 /// Every value of the cookie `name`; None for one that is not text.
 fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = Option<&'a str>> {
-    let pairs = headers
-        .get_all(COOKIE)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| *b == b';'));
+    let pairs = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|b| *b == b';'));
     pairs.filter_map(move |pair| {
         let pair = pair.trim_ascii();
         let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
@@ -112,16 +106,10 @@ mod tests {
             Credential::choose(headers, ticket, token, Some("session")).map(|c| format!("{c:?}"))
         };
         assert_eq!(choose(&all, Some("t"), Some("q")), Ok("Bearer(\"a\")".to_owned()));
-        assert_eq!(
-            choose(&cookie, Some("t"), Some("q")),
-            Err(CredentialError::Unusable)
-        );
+        assert_eq!(choose(&cookie, Some("t"), Some("q")), Err(CredentialError::Unusable));
         assert_eq!(choose(&cookie, None, Some("q")), Ok("Query(\"q\")".to_owned()));
         assert_eq!(choose(&cookie, None, None), Ok("Cookie(\"c\")".to_owned()));
-        assert_eq!(
-            choose(&HeaderMap::new(), None, None),
-            Err(CredentialError::Missing)
-        );
+        assert_eq!(choose(&HeaderMap::new(), None, None), Err(CredentialError::Missing));
     }
 
     #[test]
@@ -134,33 +122,18 @@ mod tests {
             );
         }
         let twice = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]);
-        assert_eq!(
-            Credential::choose(&twice, None, None, None),
-            Err(CredentialError::Unusable)
-        );
+        assert_eq!(Credential::choose(&twice, None, None, None), Err(CredentialError::Unusable));
         // An empty token parameter is present: it decides, and it is no token.
         let cookie = headers(&[("cookie", "session=c")]);
-        assert_eq!(
-            Credential::choose(&cookie, None, Some(""), Some("session")),
-            Ok(Credential::Query(""))
-        );
+        assert_eq!(Credential::choose(&cookie, None, Some(""), Some("session")), Ok(Credential::Query("")));
     }
 
     #[test]
     fn two_cookies_of_one_name_are_refused() {
         let map = headers(&[("cookie", "session=a"), ("cookie", "session=b")]);
-        assert_eq!(
-            Credential::choose(&map, None, None, Some("session")),
-            Err(CredentialError::Unusable)
-        );
+        assert_eq!(Credential::choose(&map, None, None, Some("session")), Err(CredentialError::Unusable));
         let other = headers(&[("cookie", "xsession=a; sessionx=b")]);
-        assert_eq!(
-            Credential::choose(&other, None, None, Some("session")),
-            Err(CredentialError::Missing)
-        );
-        assert_eq!(
-            Credential::choose(&map, None, None, None),
-            Err(CredentialError::Missing)
-        );
+        assert_eq!(Credential::choose(&other, None, None, Some("session")), Err(CredentialError::Missing));
+        assert_eq!(Credential::choose(&map, None, None, None), Err(CredentialError::Missing));
     }
 }

@@ -44,17 +44,11 @@ impl Key {
         if bytes.len() < MIN_SECRET {
             return Err(KeyError::ShortSecret(bytes.len()));
         }
-        Ok(Self {
-            algorithm: Algorithm::HS256,
-            decoding: DecodingKey::from_secret(bytes),
-        })
+        Ok(Self { algorithm: Algorithm::HS256, decoding: DecodingKey::from_secret(bytes) })
     }
 
     pub(super) fn from_pem_file(path: &Path) -> Result<Self, KeyError> {
-        let pem = fs::read(path).map_err(|source| KeyError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let pem = fs::read(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
         if memchr::memmem::find(&pem, b"PRIVATE KEY-----").is_some() {
             return Err(KeyError::Private(path.to_owned()));
         }
@@ -63,25 +57,14 @@ impl Key {
 
     fn from_pem(pem: &[u8]) -> Option<Self> {
         if let Ok(decoding) = DecodingKey::from_rsa_pem(pem) {
-            return Some(Self {
-                algorithm: Algorithm::RS256,
-                decoding,
-            });
+            return Some(Self { algorithm: Algorithm::RS256, decoding });
         }
         if let Ok(decoding) = DecodingKey::from_ec_pem(pem) {
             // Another curve would be accepted here and then fail at every token.
-            let p256 = decoding
-                .try_get_as_bytes()
-                .is_ok_and(|point| point.len() == P256_POINT);
-            return p256.then_some(Self {
-                algorithm: Algorithm::ES256,
-                decoding,
-            });
+            let p256 = decoding.try_get_as_bytes().is_ok_and(|point| point.len() == P256_POINT);
+            return p256.then_some(Self { algorithm: Algorithm::ES256, decoding });
         }
         let decoding = DecodingKey::from_ed_pem(pem).ok()?;
-        Some(Self {
-            algorithm: Algorithm::EdDSA,
-            decoding,
-        })
+        Some(Self { algorithm: Algorithm::EdDSA, decoding })
     }
 }

@@ -94,10 +94,7 @@ impl Memberships {
                 by_id: place.index(&[&o.id])?,
             })
         });
-        Ok(Self {
-            members: members.transpose()?,
-            names: names.transpose()?,
-        })
+        Ok(Self { members: members.transpose()?, names: names.transpose()? })
     }
 
     /// The principal's place in the organization, or none.
@@ -114,11 +111,7 @@ impl Memberships {
         let row = members.mirror.lookup(members.table, members.by_both, &key)?;
         let role = members.role.and_then(|column| row.cell(column));
         // A role that is not text is none: it admits to nothing that names a role.
-        Some(Membership {
-            role: role
-                .and_then(|role| std::str::from_utf8(role).ok())
-                .map(Arc::from),
-        })
+        Some(Membership { role: role.and_then(|role| std::str::from_utf8(role).ok()).map(Arc::from) })
     }
 
     /// The organizations that the principal is a member of, in no order.
@@ -126,19 +119,10 @@ impl Memberships {
     pub fn organizations_of(&self, principal: &Principal) -> Vec<Arc<str>> {
         let every = |id: &Arc<str>| &**id == OrganizationId::EVERY;
         let Some(members) = &self.members else {
-            return principal
-                .organizations
-                .keys()
-                .filter(|id| !every(id))
-                .cloned()
-                .collect();
+            return principal.organizations.keys().filter(|id| !every(id)).cloned().collect();
         };
-        let rows = members
-            .mirror
-            .lookup_all(members.table, members.by_user, &[principal.subject.as_bytes()]);
-        let ids = rows
-            .iter()
-            .filter_map(|row| std::str::from_utf8(row.cell(members.organization)?).ok());
+        let rows = members.mirror.lookup_all(members.table, members.by_user, &[principal.subject.as_bytes()]);
+        let ids = rows.iter().filter_map(|row| std::str::from_utf8(row.cell(members.organization)?).ok());
         ids.map(Arc::from).filter(|id| !every(id)).collect()
     }
 
@@ -146,11 +130,8 @@ impl Memberships {
     #[must_use]
     pub fn organization_name(&self, organization: &str) -> Option<String> {
         let names = self.names.as_ref()?;
-        let row = names
-            .mirror
-            .lookup(names.table, names.by_id, &[organization.as_bytes()])?;
-        row.cell(names.name)
-            .map(|name| String::from_utf8_lossy(name).into_owned())
+        let row = names.mirror.lookup(names.table, names.by_id, &[organization.as_bytes()])?;
+        row.cell(names.name).map(|name| String::from_utf8_lossy(name).into_owned())
     }
 }
 
@@ -161,17 +142,10 @@ fn require<'a>(
     indexes: &[Vec<String>],
 ) {
     let table = TableName::parse(table);
-    let known = specs
-        .iter()
-        .position(|spec| spec.table == table)
-        .unwrap_or_else(|| {
-            specs.push(MirrorSpec {
-                table,
-                columns: Vec::new(),
-                indexes: Vec::new(),
-            });
-            specs.len() - 1
-        });
+    let known = specs.iter().position(|spec| spec.table == table).unwrap_or_else(|| {
+        specs.push(MirrorSpec { table, columns: Vec::new(), indexes: Vec::new() });
+        specs.len() - 1
+    });
     let Some(spec) = specs.get_mut(known) else { return };
     for column in columns {
         if !spec.columns.contains(column) {
@@ -196,27 +170,16 @@ impl<'a> Place<'a> {
         let table = TableName::parse(table);
         let found = specs.iter().enumerate().find(|(_, spec)| spec.table == table);
         let (at, spec) = found.ok_or(NotMirrored(table))?;
-        Ok(Self {
-            table: MirrorTableId(at),
-            spec,
-        })
+        Ok(Self { table: MirrorTableId(at), spec })
     }
 
     fn column(&self, name: &str) -> Result<usize, NotMirrored> {
-        self.spec
-            .columns
-            .iter()
-            .position(|column| column == name)
-            .ok_or_else(|| self.lacking())
+        self.spec.columns.iter().position(|column| column == name).ok_or_else(|| self.lacking())
     }
 
     fn index(&self, columns: &[&String]) -> Result<usize, NotMirrored> {
         let same = |index: &Vec<String>| index.iter().eq(columns.iter().copied());
-        self.spec
-            .indexes
-            .iter()
-            .position(same)
-            .ok_or_else(|| self.lacking())
+        self.spec.indexes.iter().position(same).ok_or_else(|| self.lacking())
     }
 
     fn lacking(&self) -> NotMirrored {

@@ -17,22 +17,15 @@ impl Origins {
     /// # Errors
     /// When an entry is not an origin. `*` is none: answers carry credentials.
     pub fn new(origins: &[String]) -> Result<Self, OriginsError> {
-        let allowed = origins
-            .iter()
-            .map(|text| serialized(text).ok_or_else(|| OriginsError(text.clone())));
-        Ok(Self {
-            allowed: allowed.collect::<Result<_, _>>()?,
-        })
+        let allowed = origins.iter().map(|text| serialized(text).ok_or_else(|| OriginsError(text.clone())));
+        Ok(Self { allowed: allowed.collect::<Result<_, _>>()? })
     }
 
     /// The request's origin, when it is on the list.
     #[must_use]
     pub fn listed<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
         let origin = headers.get(ORIGIN)?;
-        self.allowed
-            .iter()
-            .any(|allowed| allowed.as_bytes() == origin.as_bytes())
-            .then_some(origin)
+        self.allowed.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then_some(origin)
     }
 
     /// Whether a request that a cookie authenticates was made by a page that may.
@@ -42,15 +35,10 @@ impl Origins {
     pub fn admits_ambient(&self, headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(ORIGIN).iter();
         let Some(origin) = origins.next() else {
-            return headers
-                .get("sec-fetch-site")
-                .is_none_or(|site| site == "same-origin");
+            return headers.get("sec-fetch-site").is_none_or(|site| site == "same-origin");
         };
-        let authority = origin
-            .to_str()
-            .ok()
-            .and_then(|text| text.split_once("://"))
-            .map(|(_, authority)| authority);
+        let authority =
+            origin.to_str().ok().and_then(|text| text.split_once("://")).map(|(_, authority)| authority);
         let own = authority
             .zip(headers.get(HOST))
             .is_some_and(|(authority, host)| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()));
@@ -86,22 +74,11 @@ mod tests {
 
     #[test]
     fn the_list_holds_origins_as_browsers_send_them() {
-        let list = [
-            "HTTPS://App.Example.com:443/".to_owned(),
-            "http://localhost:5173".to_owned(),
-        ];
+        let list = ["HTTPS://App.Example.com:443/".to_owned(), "http://localhost:5173".to_owned()];
         let origins = Origins::new(&list).unwrap();
         assert_eq!(&*origins.allowed[0], "https://app.example.com");
-        assert!(
-            origins
-                .listed(&headers(&[("origin", "http://localhost:5173")]))
-                .is_some()
-        );
-        assert!(
-            origins
-                .listed(&headers(&[("origin", "http://localhost:51730")]))
-                .is_none()
-        );
+        assert!(origins.listed(&headers(&[("origin", "http://localhost:5173")])).is_some());
+        assert!(origins.listed(&headers(&[("origin", "http://localhost:51730")])).is_none());
         for text in [
             "*",
             "app.example.com",
@@ -112,10 +89,7 @@ mod tests {
             "https://*.a.b",
             "ftp://a",
         ] {
-            assert_eq!(
-                Origins::new(&[text.to_owned()]).unwrap_err(),
-                OriginsError(text.to_owned())
-            );
+            assert_eq!(Origins::new(&[text.to_owned()]).unwrap_err(), OriginsError(text.to_owned()));
         }
     }
 
@@ -129,14 +103,7 @@ mod tests {
             (vec![own, ("sec-fetch-site", "same-site")], false),
             (vec![own, ("sec-fetch-site", "none")], false),
             (vec![own, ("origin", "https://walcast.example.com")], true),
-            (
-                vec![
-                    own,
-                    ("origin", "https://app.example.com"),
-                    ("sec-fetch-site", "same-site"),
-                ],
-                true,
-            ),
+            (vec![own, ("origin", "https://app.example.com"), ("sec-fetch-site", "same-site")], true),
             (vec![own, ("origin", "https://evil.example")], false),
             (vec![own, ("origin", "null")], false),
             (vec![("origin", "https://walcast.example.com")], false),

@@ -32,9 +32,7 @@ impl Principal {
     pub fn remaining(&self, now: SystemTime) -> Duration {
         UNIX_EPOCH
             .checked_add(Duration::from_secs(self.expires_at))
-            .map_or(Duration::MAX, |end| {
-                end.duration_since(now).unwrap_or(Duration::ZERO)
-            })
+            .map_or(Duration::MAX, |end| end.duration_since(now).unwrap_or(Duration::ZERO))
     }
 }
 
@@ -86,9 +84,7 @@ impl<'de> Deserialize<'de> for Seconds {
             }
 
             fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Seconds, E> {
-                Duration::try_from_secs_f64(seconds)
-                    .map(|d| Seconds(d.as_secs()))
-                    .map_err(E::custom)
+                Duration::try_from_secs_f64(seconds).map(|d| Seconds(d.as_secs())).map_err(E::custom)
             }
         }
         deserializer.deserialize_any(Number)

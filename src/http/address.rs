@@ -78,13 +78,8 @@ impl Network {
 /// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`.
 fn read_hop(text: &str) -> Option<IpAddr> {
     let text = text.trim();
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
-    let address = bare
-        .parse::<IpAddr>()
-        .or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
     address.ok().map(|address| address.to_canonical())
 }
 
@@ -120,54 +115,33 @@ mod tests {
         assert_eq!(client(&[], "10.0.0.1", &["1.1.1.1"]), "10.0.0.1");
         assert_eq!(client(&["10.0.0.0/8"], "10.0.0.1", &["1.1.1.1"]), "1.1.1.1");
         assert_eq!(client(&["10.0.0.0/8"], "11.0.0.1", &["1.1.1.1"]), "11.0.0.1");
-        assert_eq!(
-            client(&["10.0.0.0/8"], "::ffff:10.0.0.1", &["1.1.1.1"]),
-            "1.1.1.1"
-        );
+        assert_eq!(client(&["10.0.0.0/8"], "::ffff:10.0.0.1", &["1.1.1.1"]), "1.1.1.1");
         assert_eq!(client(&["10.0.0.0/8"], "10.0.0.1", &[]), "10.0.0.1");
     }
 
     #[test]
     fn the_right_most_untrusted_hop_is_the_client() {
         let trusted = ["10.0.0.0/8", "fd00::/8"];
-        assert_eq!(
-            client(&trusted, "10.0.0.1", &["6.6.6.6, 1.1.1.1, 10.2.2.2"]),
-            "1.1.1.1"
-        );
-        assert_eq!(
-            client(&trusted, "10.0.0.1", &["6.6.6.6", "1.1.1.1", "fd00::1"]),
-            "1.1.1.1"
-        );
+        assert_eq!(client(&trusted, "10.0.0.1", &["6.6.6.6, 1.1.1.1, 10.2.2.2"]), "1.1.1.1");
+        assert_eq!(client(&trusted, "10.0.0.1", &["6.6.6.6", "1.1.1.1", "fd00::1"]), "1.1.1.1");
         assert_eq!(client(&trusted, "10.0.0.1", &["1.1.1.1:80"]), "1.1.1.1");
         assert_eq!(client(&trusted, "10.0.0.1", &["[2001:db8::1]:80"]), "2001:db8::1");
         assert_eq!(client(&trusted, "10.0.0.1", &["6.6.6.6, unknown"]), "10.0.0.1");
-        assert_eq!(
-            client(&["0.0.0.0/0"], "10.0.0.1", &["1.1.1.1, 2.2.2.2"]),
-            "1.1.1.1"
-        );
+        assert_eq!(client(&["0.0.0.0/0"], "10.0.0.1", &["1.1.1.1, 2.2.2.2"]), "1.1.1.1");
     }
 
     #[test]
     fn what_is_no_network_is_refused() {
         for text in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "proxy", "10.0.0.0/"] {
-            assert_eq!(
-                TrustedProxies::new(&[text.to_owned()]).unwrap_err(),
-                InvalidNetwork(text.to_owned())
-            );
+            assert_eq!(TrustedProxies::new(&[text.to_owned()]).unwrap_err(), InvalidNetwork(text.to_owned()));
         }
     }
 
     #[test]
     fn a_host_with_many_ipv6_addresses_counts_once() {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert_eq!(
-            counted(address("2001:db8:1:2:3:4:5:6")),
-            counted(address("2001:db8:1:2::1"))
-        );
-        assert_ne!(
-            counted(address("2001:db8:1:2::1")),
-            counted(address("2001:db8:1:3::1"))
-        );
+        assert_eq!(counted(address("2001:db8:1:2:3:4:5:6")), counted(address("2001:db8:1:2::1")));
+        assert_ne!(counted(address("2001:db8:1:2::1")), counted(address("2001:db8:1:3::1")));
         assert_eq!(counted(address("::ffff:1.2.3.4")), address("1.2.3.4"));
     }
 

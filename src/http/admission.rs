@@ -1,9 +1,9 @@
 //! From a request for a stream to an open stream, or a refusal.
 //!
-//! The order of the checks decides what a refusal tells to whom: nothing but the credential's form (401) to who is
-//! nobody; the request's own mistakes (400) to anybody known; that the worker can't judge now; and whether an
-//! organization exists (403) to nobody, since one that does not exist has no members. Limits come last: only who may
-//! open a stream can use one up.
+//! The order of the checks decides what a refusal tells to whom. Who is nobody learns that (401), or that their query
+//! names two credentials or is no text (400), and nothing else. Anybody known learns of their request's own mistakes
+//! (400), then that the worker can't judge now. Whether an organization exists nobody learns: one that does not has
+//! no members (403). Limits come last, since only who may open a stream can use one up.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,11 +45,7 @@ pub(super) fn judge(state: &State, endpoint: &Endpoint, request: &Parts) -> Resu
         Some(organization) => Arc::clone(organization),
         None => default_organization(state, &principal)?,
     };
-    let judged = Judged {
-        principal,
-        organization,
-        parameters,
-    };
+    let judged = Judged { principal, organization, parameters };
     judged.membership(state)?;
     Ok(judged)
 }
@@ -70,10 +66,7 @@ fn default_organization(state: &State, principal: &Principal) -> Result<Arc<str>
 
 impl Judged {
     fn membership(&self, state: &State) -> Result<Membership, Refusal> {
-        state
-            .memberships()?
-            .role_of(&self.organization, &self.principal)
-            .ok_or(Refusal::FORBIDDEN)
+        state.memberships()?.role_of(&self.organization, &self.principal).ok_or(Refusal::FORBIDDEN)
     }
 
     /// Takes a place and opens the stream.
@@ -104,11 +97,7 @@ impl Judged {
             },
             start,
         };
-        let stream = state
-            .services
-            .hub
-            .open_within(subscription, state.stream_limits)
-            .await?;
+        let stream = state.services.hub.open_within(subscription, state.stream_limits).await?;
 
         let connection_id = format!("{:032x}", random_id());
         let name = state.memberships()?.organization_name(&self.organization);

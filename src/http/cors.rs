@@ -22,10 +22,7 @@ pub(super) fn headers(origins: &Origins, request: &HeaderMap) -> Vec<(HeaderName
     if let Some(origin) = origins.listed(request) {
         headers.push((ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
         headers.push((ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true")));
-        headers.push((
-            ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("retry-after"),
-        ));
+        headers.push((ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after")));
     }
     headers
 }
@@ -36,10 +33,7 @@ pub(super) async fn layer(State(origins): State<Arc<Origins>>, request: Request,
     if request.method() == Method::OPTIONS && origins.listed(request.headers()).is_some() {
         for (name, value) in [
             (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
-            (
-                ACCESS_CONTROL_ALLOW_HEADERS,
-                "authorization, cache-control, content-type, last-event-id",
-            ),
+            (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, cache-control, content-type, last-event-id"),
             (ACCESS_CONTROL_MAX_AGE, MAX_AGE),
         ] {
             added.push((name, HeaderValue::from_static(value)));

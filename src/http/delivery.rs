@@ -54,14 +54,7 @@ pub(super) fn run(
     socket: TcpStream,
     admitted: Admitted,
 ) -> impl Future<Output = ()> + Send {
-    let Admitted {
-        first,
-        stream,
-        organization,
-        expires_at,
-        keepalive,
-        permit,
-    } = admitted;
+    let Admitted { first, stream, organization, expires_at, keepalive, permit } = admitted;
     let mut delivery = Delivery {
         state,
         sink: Sink::new(socket),
@@ -171,8 +164,7 @@ impl Delivery {
         }
         if self.keepalive_due() <= now {
             let (cursor, carry) = (self.stream.cursor(), self.stream.owes_id(self.state.max_age));
-            self.write(vec![self.keepalive.encode(cursor, carry).into()])
-                .await?;
+            self.write(vec![self.keepalive.encode(cursor, carry).into()]).await?;
             if carry || *self.keepalive != Keepalive::Comment {
                 self.stream.carried(cursor);
             }
@@ -214,9 +206,7 @@ impl Delivery {
 
     /// Until the token runs out, by the wall clock: a timer does not see a machine that slept.
     fn remaining(&self) -> Duration {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Duration::from_secs(self.expires_at).saturating_sub(now).min(FAR)
     }
 }
@@ -224,7 +214,5 @@ impl Delivery {
 /// A moment from now until nearly then, so that the last have time to be told.
 fn spread(until: Instant) -> Instant {
     let now = Instant::now();
-    now + until
-        .saturating_duration_since(now)
-        .mul_f64(fastrand::f64() * 0.9)
+    now + until.saturating_duration_since(now).mul_f64(fastrand::f64() * 0.9)
 }

@@ -13,16 +13,8 @@ pub const NATIVE: &str = "/api/realtime/stream";
 const BUILT_IN: [&str; 2] = ["custom", "presence"];
 
 /// Parameters that mean the same on every path.
-pub(super) const RESERVED: [&str; 8] = [
-    "organizationId",
-    "channel",
-    "types",
-    "token",
-    "ticket",
-    "lastEventId",
-    "since",
-    "keepalive",
-];
+pub(super) const RESERVED: [&str; 8] =
+    ["organizationId", "channel", "types", "token", "ticket", "lastEventId", "since", "keepalive"];
 
 /// What the running catalog offers to filter by.
 #[derive(Clone, Debug, Default)]
@@ -40,23 +32,12 @@ impl Vocabulary {
         extra: &'a Channels,
     ) -> Self {
         let extra = extra.extra.iter().map(String::as_str);
-        let channels = channels
-            .into_iter()
-            .chain(BUILT_IN)
-            .chain(extra)
-            .map(Arc::from)
-            .collect();
-        Self {
-            channels,
-            tags: tags.into_iter().map(Arc::from).collect(),
-        }
+        let channels = channels.into_iter().chain(BUILT_IN).chain(extra).map(Arc::from).collect();
+        Self { channels, tags: tags.into_iter().map(Arc::from).collect() }
     }
 
     fn tag(&self, name: &str) -> Option<u16> {
-        self.tags
-            .iter()
-            .position(|tag| **tag == *name)
-            .and_then(|at| u16::try_from(at).ok())
+        self.tags.iter().position(|tag| **tag == *name).and_then(|at| u16::try_from(at).ok())
     }
 }
 
@@ -80,18 +61,9 @@ pub enum InvalidPreset {
     #[error("preset {0}: the path is taken")]
     Taken(String),
     #[error("preset {path}: there is no channel {channel:?}; known are {known}")]
-    Channel {
-        path: String,
-        channel: String,
-        known: String,
-    },
+    Channel { path: String, channel: String, known: String },
     #[error("preset {path}: parameter {parameter:?} names the tag {tag:?}; known are {known}")]
-    Tag {
-        path: String,
-        parameter: String,
-        tag: String,
-        known: String,
-    },
+    Tag { path: String, parameter: String, tag: String, known: String },
     #[error("preset {path}: the parameter {parameter:?} has a meaning of its own")]
     Reserved { path: String, parameter: String },
     #[error("the tag {0:?} can't be a parameter: it has a meaning of its own")]
@@ -136,66 +108,40 @@ impl Endpoint {
         if !path.starts_with('/') || !path.bytes().all(plain) {
             return Err(InvalidPreset::Path(path));
         }
-        let channels = preset
-            .channels
-            .iter()
-            .map(|channel| match vocabulary.channels.get(&**channel) {
-                Some(known) => Ok(Arc::clone(known)),
-                None => Err(InvalidPreset::Channel {
-                    path: path.clone(),
-                    channel: channel.clone(),
-                    known: joined(&vocabulary.channels),
-                }),
-            });
+        let channels = preset.channels.iter().map(|channel| match vocabulary.channels.get(&**channel) {
+            Some(known) => Ok(Arc::clone(known)),
+            None => Err(InvalidPreset::Channel {
+                path: path.clone(),
+                channel: channel.clone(),
+                known: joined(&vocabulary.channels),
+            }),
+        });
         let channels = channels.collect::<Result<_, _>>()?;
         let mut tags = own_names(vocabulary);
         for (parameter, tag) in &preset.parameters {
             if RESERVED.contains(&&**parameter) {
-                return Err(InvalidPreset::Reserved {
-                    path,
-                    parameter: parameter.clone(),
-                });
+                return Err(InvalidPreset::Reserved { path, parameter: parameter.clone() });
             }
             let Some(tag) = vocabulary.tag(tag) else {
                 let (parameter, tag, known) = (parameter.clone(), tag.clone(), joined(&vocabulary.tags));
-                return Err(InvalidPreset::Tag {
-                    path,
-                    parameter,
-                    tag,
-                    known,
-                });
+                return Err(InvalidPreset::Tag { path, parameter, tag, known });
             };
             // The preset's meaning of a name goes before the tag that happens to have it.
             tags.retain(|(name, _)| **name != **parameter);
             tags.push((parameter.as_str().into(), tag));
         }
         let keepalive = Arc::new(Keepalive::new(&preset.keepalive));
-        Ok(Self {
-            path,
-            native: false,
-            channels,
-            tags,
-            keepalive,
-        })
+        Ok(Self { path, native: false, channels, tags, keepalive })
     }
 }
 
 fn own_names(vocabulary: &Vocabulary) -> Vec<(Box<str>, u16)> {
-    vocabulary
-        .tags
-        .iter()
-        .zip(0u16..)
-        .map(|(tag, at)| (Box::from(&**tag), at))
-        .collect()
+    vocabulary.tags.iter().zip(0u16..).map(|(tag, at)| (Box::from(&**tag), at)).collect()
 }
 
 /// `a, b, c`, as messages list what is allowed.
 pub(super) fn joined<'a, T: AsRef<str> + 'a>(items: impl IntoIterator<Item = &'a T>) -> String {
-    items
-        .into_iter()
-        .map(AsRef::as_ref)
-        .collect::<Vec<_>>()
-        .join(", ")
+    items.into_iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -208,9 +154,7 @@ mod tests {
             presets: Vec<Preset>,
         }
         let holder: Holder = toml::from_str(toml).expect("presets");
-        let extra = Channels {
-            extra: vec!["chat".to_owned()],
-        };
+        let extra = Channels { extra: vec!["chat".to_owned()] };
         let vocabulary = Vocabulary::new(["issues", "lots"], ["priority", "status"], &extra);
         Endpoint::all(&vocabulary, &holder.presets, &["/metrics"]).map_err(|e| e.to_string())
     }
@@ -231,18 +175,9 @@ mod tests {
     #[test]
     fn a_preset_that_can_not_be_served_says_what_would_be_right() {
         for (toml, error) in [
-            (
-                r#"{ path = "a", channels = [] }"#,
-                "preset \"a\": a path begins with /",
-            ),
-            (
-                r#"{ path = "/{a}", channels = [] }"#,
-                "preset \"/{a}\": a path begins with /",
-            ),
-            (
-                r#"{ path = "/metrics", channels = [] }"#,
-                "preset /metrics: the path is taken",
-            ),
+            (r#"{ path = "a", channels = [] }"#, "preset \"a\": a path begins with /"),
+            (r#"{ path = "/{a}", channels = [] }"#, "preset \"/{a}\": a path begins with /"),
+            (r#"{ path = "/metrics", channels = [] }"#, "preset /metrics: the path is taken"),
             (
                 r#"{ path = "/api/realtime/stream", channels = [] }"#,
                 "preset /api/realtime/stream: the path is taken",

@@ -46,12 +46,7 @@ pub(super) fn connected(id: EventId, welcome: &Welcome<'_>) -> Vec<u8> {
         data: &'a Welcome<'a>,
     }
     let mut frame = format!("retry: {RETRY_MILLIS}\n").into_bytes();
-    let body = Connected {
-        r#type: "connected",
-        timestamp: now_millis(),
-        top: welcome,
-        data: welcome,
-    };
+    let body = Connected { r#type: "connected", timestamp: now_millis(), top: welcome, data: welcome };
     write(&mut frame, Some(id), &body);
     frame
 }
@@ -78,10 +73,7 @@ pub(super) fn sync(id: EventId, organization: &str, reason: SyncReason) -> Vec<u
         id: id.to_string(),
         timestamp: now_millis(),
         organization_id: organization,
-        data: Data {
-            reason: reason.as_str(),
-            delay_ms: fastrand::u64(0..=MAX_SYNC_DELAY_MILLIS),
-        },
+        data: Data { reason: reason.as_str(), delay_ms: fastrand::u64(0..=MAX_SYNC_DELAY_MILLIS) },
     };
     let mut frame = Vec::new();
     write(&mut frame, Some(id), &body);
@@ -99,15 +91,7 @@ pub(super) fn last(name: &'static str) -> Vec<u8> {
     #[derive(Serialize)]
     struct Empty {}
     let mut frame = Vec::new();
-    write(
-        &mut frame,
-        None,
-        &Last {
-            r#type: name,
-            timestamp: now_millis(),
-            data: Empty {},
-        },
-    );
+    write(&mut frame, None, &Last { r#type: name, timestamp: now_millis(), data: Empty {} });
     frame
 }
 
@@ -139,11 +123,7 @@ mod tests {
             if let Some(start) = text.find(name).map(|at| at + name.len()) {
                 let digits = text[start..].bytes().take_while(u8::is_ascii_digit).count();
                 let value: u64 = text[start..start + digits].parse().expect("a number");
-                assert!(if name.contains("delay") {
-                    value <= 2000
-                } else {
-                    value > 1_700_000_000_000
-                });
+                assert!(if name.contains("delay") { value <= 2000 } else { value > 1_700_000_000_000 });
                 text.replace_range(start..start + digits, "0");
             }
         }
@@ -151,11 +131,7 @@ mod tests {
     }
 
     fn id() -> EventId {
-        EventId {
-            epoch: Epoch::new(0xab),
-            commit_lsn: Lsn::new(7),
-            ordinal: 2,
-        }
+        EventId { epoch: Epoch::new(0xab), commit_lsn: Lsn::new(7), ordinal: 2 }
     }
 
     #[test]
@@ -164,11 +140,7 @@ mod tests {
             connection_id: "c1",
             client_id: "c1",
             organization_id: "a\"b",
-            organization: Organization {
-                id: "a\"b",
-                name: Some("A\nB"),
-                role: None,
-            },
+            organization: Organization { id: "a\"b", name: Some("A\nB"), role: None },
             channels: &["lots"],
             resumed: true,
             message: "m",

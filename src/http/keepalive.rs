@@ -127,10 +127,7 @@ mod tests {
     fn every_form_of_the_reference_presets_can_be_written() {
         for (toml, text) in [
             (r#"keepalive = "comment""#, ": keepalive"),
-            (
-                r#"keepalive = { type = "keepalive" }"#,
-                r#"{"type":"keepalive","timestamp":1795253400001}"#,
-            ),
+            (r#"keepalive = { type = "keepalive" }"#, r#"{"type":"keepalive","timestamp":1795253400001}"#),
             (
                 r#"keepalive = { type = "heartbeat", data = {} }"#,
                 r#"{"type":"heartbeat","data":{},"timestamp":1795253400001}"#,
@@ -139,10 +136,7 @@ mod tests {
                 r#"keepalive = { type = "ping", data = { timestamp = "$iso8601" } }"#,
                 r#"{"type":"ping","data":{"timestamp":"2026-11-21T09:30:00.001Z"}}"#,
             ),
-            (
-                r#"keepalive = { at = "$timestamp", type = "x" }"#,
-                r#"{"type":"x","at":1795253400001}"#,
-            ),
+            (r#"keepalive = { at = "$timestamp", type = "x" }"#, r#"{"type":"x","at":1795253400001}"#),
         ] {
             assert_eq!(rendered(toml), text);
         }

@@ -40,10 +40,7 @@ impl Limits {
 
     /// Whether one more stream may open in this second.
     pub(super) fn may_open(&self, now: Instant) -> bool {
-        self.opens
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(now)
+        self.opens.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
 
     /// Takes one of the address's places.
@@ -54,10 +51,7 @@ impl Limits {
             return Err(AddressFull);
         }
         *open += 1;
-        Ok(Permit {
-            limits: Arc::clone(self),
-            address,
-        })
+        Ok(Permit { limits: Arc::clone(self), address })
     }
 
     fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
@@ -87,10 +81,7 @@ struct Bucket {
 
 impl Bucket {
     fn new(rate: u32, now: Instant) -> Self {
-        Self {
-            rate,
-            empty_at: now.checked_sub(Duration::from_secs(1)).unwrap_or(now),
-        }
+        Self { rate, empty_at: now.checked_sub(Duration::from_secs(1)).unwrap_or(now) }
     }
 
     fn take(&mut self, now: Instant) -> bool {
@@ -112,10 +103,7 @@ mod tests {
     use super::*;
 
     fn limits(streams_per_address: u32) -> Arc<Limits> {
-        Limits::new(&config::Limits {
-            streams_per_address,
-            ..config::Limits::default()
-        })
+        Limits::new(&config::Limits { streams_per_address, ..config::Limits::default() })
     }
 
     #[test]
@@ -136,9 +124,7 @@ mod tests {
     #[test]
     fn zero_is_no_limit() {
         let limits = limits(0);
-        let permits: Vec<_> = (0..50)
-            .map(|_| limits.admit(IpAddr::from([10, 0, 0, 1])).unwrap())
-            .collect();
+        let permits: Vec<_> = (0..50).map(|_| limits.admit(IpAddr::from([10, 0, 0, 1])).unwrap()).collect();
         assert_eq!(limits.addresses().values().sum::<u32>(), 50);
         drop(permits);
         let mut bucket = Bucket::new(0, Instant::now());

@@ -50,9 +50,7 @@ impl Parameters {
         }
         let organization = query.scalar("organizationId")?.filter(|id| !id.is_empty());
         if endpoint.native && organization.is_none() {
-            return Err(Refusal::bad_request(
-                "organizationId: required, the id of one organization",
-            ));
+            return Err(Refusal::bad_request("organizationId: required, the id of one organization"));
         }
         Ok(Self {
             organization: organization.map(Arc::from),
@@ -67,37 +65,25 @@ impl Parameters {
 
 fn refuse_unknown(endpoint: &Endpoint, query: &Query) -> Result<(), Refusal> {
     let tags = || endpoint.tags.iter().map(|(name, _)| &**name);
-    match query
-        .names()
-        .find(|name| !RESERVED.contains(name) && !tags().any(|tag| tag == *name))
-    {
+    match query.names().find(|name| !RESERVED.contains(name) && !tags().any(|tag| tag == *name)) {
         None => Ok(()),
         Some(name) => {
             let allowed: Vec<_> = RESERVED.into_iter().chain(tags()).collect();
-            Err(Refusal::bad_request(format!(
-                "{name}: unknown parameter; allowed are {}",
-                joined(&allowed)
-            )))
+            Err(Refusal::bad_request(format!("{name}: unknown parameter; allowed are {}", joined(&allowed))))
         }
     }
 }
 
 fn channels(endpoint: &Endpoint, query: &Query) -> Result<Option<BTreeSet<Arc<str>>>, Refusal> {
-    let asked = query
-        .list("channel")
-        .map(|name| match endpoint.channels.get(name) {
-            Some(channel) => Ok(Arc::clone(channel)),
-            None => Err(Refusal::bad_request(format!(
-                "channel: there is no channel {name:?} here; allowed are {}",
-                joined(&endpoint.channels)
-            ))),
-        });
+    let asked = query.list("channel").map(|name| match endpoint.channels.get(name) {
+        Some(channel) => Ok(Arc::clone(channel)),
+        None => Err(Refusal::bad_request(format!(
+            "channel: there is no channel {name:?} here; allowed are {}",
+            joined(&endpoint.channels)
+        ))),
+    });
     let asked = asked.collect::<Result<BTreeSet<_>, _>>()?;
-    Ok(if asked.is_empty() {
-        (!endpoint.native).then(|| endpoint.channels.clone())
-    } else {
-        Some(asked)
-    })
+    Ok(if asked.is_empty() { (!endpoint.native).then(|| endpoint.channels.clone()) } else { Some(asked) })
 }
 
 fn types(query: &Query) -> Result<Option<BTreeSet<Arc<str>>>, Refusal> {
@@ -142,17 +128,10 @@ fn keepalive(endpoint: &Endpoint, query: &Query) -> Result<Arc<Keepalive>, Refus
 impl Begin {
     /// The header goes before `lastEventId`, that before `since`. An empty id is none: `EventSource` sends it so.
     fn read(query: &Query, headers: &HeaderMap) -> Result<Self, Refusal> {
-        let since = query
-            .scalar("since")?
-            .filter(|since| !since.is_empty())
-            .map(Self::since)
-            .transpose()?;
+        let since = query.scalar("since")?.filter(|since| !since.is_empty()).map(Self::since).transpose()?;
         let parameter = query.scalar("lastEventId")?.map(str::as_bytes);
         let header = headers.get(LAST_EVENT_ID).map(http::HeaderValue::as_bytes);
-        let id = [header, parameter]
-            .into_iter()
-            .flatten()
-            .find(|id| !id.is_empty());
+        let id = [header, parameter].into_iter().flatten().find(|id| !id.is_empty());
         let after = id.map(|id| std::str::from_utf8(id).ok().and_then(|id| id.parse().ok()));
         Ok(match after {
             Some(Some(id)) => Self::After(id),
@@ -166,10 +145,9 @@ impl Begin {
             return Ok(Self::Earliest);
         }
         let id = text.parse().ok().map(Self::After);
-        id.or_else(|| parse_duration(text).map(Self::Since))
-            .ok_or_else(|| {
-                Refusal::bad_request("since: allowed are earliest, an event id, a duration such as 5m")
-            })
+        id.or_else(|| parse_duration(text).map(Self::Since)).ok_or_else(|| {
+            Refusal::bad_request("since: allowed are earliest, an event id, a duration such as 5m")
+        })
     }
 }
 

@@ -27,11 +27,7 @@ pub(super) async fn alive() -> Response {
 /// One word: 503 where nobody is let in.
 pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     let standing = state.services.readiness.state();
-    let status = if standing.is_admitting() {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if standing.is_admitting() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     plain(status, standing.word())
 }
 
@@ -55,10 +51,7 @@ pub(super) async fn reasons(Shared(state): Shared<Arc<State>>) -> Response {
         message: &reason.text,
         sql: reason.sql.as_deref(),
     });
-    let answer = Answer {
-        state: snapshot.state().word(),
-        reasons: reasons.collect(),
-    };
+    let answer = Answer { state: snapshot.state().word(), reasons: reasons.collect() };
     uncached(Json(answer).into_response())
 }
 
@@ -88,11 +81,7 @@ fn may_see(state: &State, request: &Request) -> Result<(), Refusal> {
     }
     let query = Query::read(request.uri().query())?;
     let principal = state.authenticate(&query, request.headers())?;
-    if principal.has_scope(STATS_SCOPE) {
-        Ok(())
-    } else {
-        Err(Refusal::FORBIDDEN)
-    }
+    if principal.has_scope(STATS_SCOPE) { Ok(()) } else { Err(Refusal::FORBIDDEN) }
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response {
@@ -100,8 +89,6 @@ fn plain(status: StatusCode, text: &'static str) -> Response {
 }
 
 fn uncached(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -9,10 +9,7 @@ pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(super) fn read(query: Option<&str>) -> Result<Self, Refusal> {
-        let pairs = query
-            .unwrap_or_default()
-            .split('&')
-            .filter(|pair| !pair.is_empty());
+        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         let pairs = pairs.map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name).ok_or_else(|| Refusal::bad_request("a parameter's name is not UTF-8"))?;
@@ -36,10 +33,7 @@ impl Query {
     /// The items of a comma-separated list; a repeated one goes on. Empty items are none, as front ends send them for
     /// a filter that is not set.
     pub(super) fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.values(name)
-            .flat_map(|value| value.split(','))
-            .map(str::trim)
-            .filter(|item| !item.is_empty())
+        self.values(name).flat_map(|value| value.split(',')).map(str::trim).filter(|item| !item.is_empty())
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
@@ -47,24 +41,42 @@ impl Query {
     }
 
     fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0
-            .iter()
-            .filter(move |(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 }
 
 fn decode(text: &str) -> Option<String> {
     let spaced = text.replace('+', " ");
-    percent_decode_str(&spaced)
-        .decode_utf8()
-        .ok()
-        .map(std::borrow::Cow::into_owned)
+    percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_comes_out_as_it_went_in(pairs in prop::collection::vec(("[a-z]{1,3}", ".*"), 0..6)) {
+            let encoded: Vec<_> = pairs
+                .iter()
+                .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
+                .collect();
+            prop_assert_eq!(Query::read(Some(&encoded.join("&"))).unwrap().0, pairs);
+        }
+
+        #[test]
+        fn no_text_is_too_odd_to_read(text in ".*") {
+            if let Ok(query) = Query::read(Some(&text)) {
+                for name in query.names() {
+                    let _ = query.scalar(name);
+                    prop_assert!(query.list(name).all(|item| !item.is_empty() && !item.contains(',')));
+                }
+            }
+        }
+    }
 
     #[test]
     fn pairs_are_decoded_as_browsers_encode_them() {
@@ -79,14 +91,8 @@ mod tests {
     #[test]
     fn a_scalar_given_twice_and_what_is_no_text_are_refused() {
         let query = Query::read(Some("since=5m&since=5m")).unwrap();
-        assert_eq!(
-            query.scalar("since").unwrap_err().message(),
-            "since: given more than once"
-        );
+        assert_eq!(query.scalar("since").unwrap_err().message(), "since: given more than once");
         assert_eq!(Query::read(Some("x=%ff")).unwrap_err().message(), "x: not UTF-8");
-        assert_eq!(
-            Query::read(Some("%ff=x")).unwrap_err().message(),
-            "a parameter's name is not UTF-8"
-        );
+        assert_eq!(Query::read(Some("%ff=x")).unwrap_err().message(), "a parameter's name is not UTF-8");
     }
 }

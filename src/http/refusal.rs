@@ -38,46 +38,26 @@ struct Answer<'a> {
 
 impl Refusal {
     const fn fixed(status: StatusCode, code: &'static str, message: &'static str) -> Self {
-        Self {
-            status,
-            code,
-            message: Cow::Borrowed(message),
-        }
+        Self { status, code, message: Cow::Borrowed(message) }
     }
 
-    pub(super) const NOT_FOUND: Self = Self::fixed(
-        StatusCode::NOT_FOUND,
-        "not_found",
-        "there is nothing at this path",
-    );
+    pub(super) const NOT_FOUND: Self =
+        Self::fixed(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path");
     pub(super) const METHOD_NOT_ALLOWED: Self = Self::fixed(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
         "this path does not take this method",
     );
-    pub(super) const FORBIDDEN: Self = Self::fixed(
-        StatusCode::FORBIDDEN,
-        "forbidden",
-        "you may not read this, or it does not exist",
-    );
-    pub(super) const ORIGIN: Self = Self::fixed(
-        StatusCode::FORBIDDEN,
-        "origin_not_allowed",
-        "a cookie does not count from this origin",
-    );
-    pub(super) const INTERNAL: Self = Self::fixed(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "internal",
-        "this should not have happened",
-    );
+    pub(super) const FORBIDDEN: Self =
+        Self::fixed(StatusCode::FORBIDDEN, "forbidden", "you may not read this, or it does not exist");
+    pub(super) const ORIGIN: Self =
+        Self::fixed(StatusCode::FORBIDDEN, "origin_not_allowed", "a cookie does not count from this origin");
+    pub(super) const INTERNAL: Self =
+        Self::fixed(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this should not have happened");
 
     /// `message` names the parameter and what is allowed.
     pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            code: "bad_request",
-            message: message.into(),
-        }
+        Self { status: StatusCode::BAD_REQUEST, code: "bad_request", message: message.into() }
     }
 
     /// A limit is met; `message` says which.
@@ -90,6 +70,7 @@ impl Refusal {
         Self::fixed(StatusCode::SERVICE_UNAVAILABLE, code, message)
     }
 
+    #[cfg(test)]
     pub(super) fn message(&self) -> &str {
         &self.message
     }
@@ -146,25 +127,15 @@ impl From<TokenError> for Refusal {
                 Self::fixed(StatusCode::UNAUTHORIZED, "token_expired", "the token has expired")
             }
             // What is wrong with a token helps only who forges one.
-            _ => Self::fixed(
-                StatusCode::UNAUTHORIZED,
-                "invalid_token",
-                "the token is not valid",
-            ),
+            _ => Self::fixed(StatusCode::UNAUTHORIZED, "invalid_token", "the token is not valid"),
         }
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = (
-            self.status,
-            Json(Answer {
-                error: self.code,
-                message: &self.message,
-            }),
-        )
-            .into_response();
+        let mut response =
+            (self.status, Json(Answer { error: self.code, message: &self.message })).into_response();
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(after) = self.retry_after() {
@@ -179,12 +150,7 @@ impl IntoResponse for Refusal {
 
 /// Whether the client names `text/event-stream` in `Accept`, as every `EventSource` does.
 fn accepts_event_stream(headers: &HeaderMap) -> bool {
-    let values = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let mut types = values
-        .flat_map(|value| value.split(','))
-        .filter_map(|part| part.split(';').next());
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut types = values.flat_map(|value| value.split(',')).filter_map(|part| part.split(';').next());
     types.any(|name| name.trim().eq_ignore_ascii_case("text/event-stream"))
 }

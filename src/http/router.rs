@@ -23,14 +23,7 @@ use super::stream_head;
 use crate::telemetry::metrics::Outcome;
 
 /// Paths that no preset can have.
-pub(super) const TAKEN: [&str; 6] = [
-    "/",
-    "/health",
-    "/healthz",
-    "/readyz",
-    "/readyz/reasons",
-    "/metrics",
-];
+pub(super) const TAKEN: [&str; 6] = ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics"];
 
 /// The paths of `http.listen`.
 pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router {
@@ -90,9 +83,7 @@ where
 
 async fn no_sniffing(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    response
-        .headers_mut()
-        .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -123,11 +114,7 @@ async fn open(
     };
     let admitted = judged.open(state, endpoint, peer.ip(), &request.headers).await?;
     let resumed = admitted.stream.resumed();
-    state.services.metrics.opened(if resumed {
-        Outcome::resumed
-    } else {
-        Outcome::opened
-    });
+    state.services.metrics.opened(if resumed { Outcome::resumed } else { Outcome::opened });
     handover.hand_over(admitted).await;
     Err(Refusal::INTERNAL)
 }

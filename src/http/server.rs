@@ -22,7 +22,7 @@ use super::live::Live;
 use super::router;
 use super::state::{Phase, Services, State};
 use crate::access::{Origins, OriginsError};
-use crate::config::Config;
+use crate::config::{Config, WhenFull};
 use crate::hub;
 use crate::telemetry;
 
@@ -53,12 +53,10 @@ pub enum ServerError {
     Proxies(#[from] InvalidNetwork),
     #[error(transparent)]
     Preset(#[from] InvalidPreset),
+    #[error("{0} is set, and this version does not do it")]
+    NotServed(&'static str),
     #[error("{setting} {address}: {source}")]
-    Bind {
-        setting: &'static str,
-        address: SocketAddr,
-        source: io::Error,
-    },
+    Bind { setting: &'static str, address: SocketAddr, source: io::Error },
 }
 
 impl Server {
@@ -67,6 +65,13 @@ impl Server {
     /// # Errors
     /// When something is configured that can't be served, or an address can't be had.
     pub async fn bind(config: &Config, services: Services) -> Result<Self, ServerError> {
+        // A limit that would not be kept is worse than none.
+        if config.limits.events_per_minute != 0 {
+            return Err(ServerError::NotServed("limits.events_per_minute"));
+        }
+        if config.limits.when_full != WhenFull::Refuse {
+            return Err(ServerError::NotServed("limits.when_full = \"evict_oldest\""));
+        }
         let endpoints = Endpoint::all(&services.vocabulary, &config.presets, &router::TAKEN)?;
         let state = Arc::new(State {
             http: config.http.clone(),
@@ -129,18 +134,10 @@ impl Server {
 
 impl Front {
     async fn bind(setting: &'static str, address: SocketAddr, router: Router) -> Result<Self, ServerError> {
-        let error = |source| ServerError::Bind {
-            setting,
-            address,
-            source,
-        };
+        let error = |source| ServerError::Bind { setting, address, source };
         let listener = TcpListener::bind(address).await.map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
-        Ok(Self {
-            listener,
-            address,
-            router,
-        })
+        Ok(Self { listener, address, router })
     }
 
     /// Takes connections for ever.
@@ -153,12 +150,7 @@ impl Front {
                         tracing::debug!(%error, "connection lost");
                         continue;
                     }
-                    tokio::spawn(connection::serve(
-                        Arc::clone(&state),
-                        self.router.clone(),
-                        socket,
-                        peer,
-                    ));
+                    tokio::spawn(connection::serve(Arc::clone(&state), self.router.clone(), socket, peer));
                 }
                 Err(error) if is_of_one_client(&error) => tracing::debug!(%error, "connection lost"),
                 Err(error) => {
@@ -181,8 +173,5 @@ fn tune(socket: &TcpStream, write_timeout: Duration) -> io::Result<()> {
 /// Errors that accept(2) hands on from a connection that is gone already.
 fn is_of_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

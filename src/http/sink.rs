@@ -21,10 +21,7 @@ pub(super) struct Sink {
 
 impl Sink {
     pub(super) fn new(socket: TcpStream) -> Self {
-        Self {
-            socket,
-            last_write: Instant::now(),
-        }
+        Self { socket, last_write: Instant::now() }
     }
 
     pub(super) const fn last_write(&self) -> Instant {
@@ -46,16 +43,13 @@ impl Sink {
             match write_some(&self.socket, frames.get(first..).unwrap_or_default()) {
                 Ok(written) => {
                     metrics.writes.inc();
-                    metrics
-                        .bytes_written
-                        .inc_by(u64::try_from(written).unwrap_or(u64::MAX));
+                    metrics.bytes_written.inc_by(u64::try_from(written).unwrap_or(u64::MAX));
                     progress = Instant::now();
                     advance(&mut frames, &mut first, written);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.writable(state, progress + state.http.write_timeout, expires)
-                        .await?;
+                    self.writable(state, progress + state.http.write_timeout, expires).await?;
                 }
                 Err(_) => return Err(End::client_closed),
             }

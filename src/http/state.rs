@@ -81,10 +81,7 @@ impl State {
     pub(super) fn authenticate(&self, query: &Query, headers: &HeaderMap) -> Result<Principal, Refusal> {
         let (ticket, token) = (query.scalar("ticket")?, query.scalar("token")?);
         let credential = Credential::choose(headers, ticket, token, self.cookie.as_deref())?;
-        let principal = self
-            .services
-            .authenticator
-            .authenticate(credential.token(), SystemTime::now());
+        let principal = self.services.authenticator.authenticate(credential.token(), SystemTime::now());
         let principal = principal.inspect_err(|error| tracing::debug!(%error, "token refused"))?;
         if credential.is_ambient() && !self.origins.admits_ambient(headers) {
             return Err(Refusal::ORIGIN);
@@ -106,11 +103,7 @@ impl State {
             Standing::Starting => Err(STARTING),
             Standing::Standby => Err(Refusal::transient("standby", "another worker is serving")),
             Standing::Draining => Err(DRAINING),
-            Standing::SourceDown
-                if snapshot
-                    .source_away()
-                    .is_some_and(|away| away > self.max_staleness) =>
-            {
+            Standing::SourceDown if snapshot.source_away().is_some_and(|away| away > self.max_staleness) => {
                 Err(Refusal::transient(
                     "stale",
                     "the database has been away for too long to judge by what is known",

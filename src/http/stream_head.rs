@@ -47,9 +47,7 @@ pub(super) fn response() -> Response {
     let body = stream::empty::<Result<Bytes, Infallible>>();
     let mut response = Response::new(Body::from_stream(body));
     for (name, value) in HEADERS {
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
 }

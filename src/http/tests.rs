@@ -1,6 +1,7 @@
 //! The server as a client meets it: over TCP, its answers asserted whole.
 
 mod bench;
+mod client;
 mod lifecycle;
 mod probes;
 mod refusals;

@@ -15,18 +15,11 @@ fn principal(user: &str, organizations: &[&str]) -> Principal {
     let token = NewToken {
         sub: user.to_owned(),
         exp: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 60,
-        organizations: organizations
-            .iter()
-            .map(|&id| (id.to_owned(), "claimed".to_owned()))
-            .collect(),
+        organizations: organizations.iter().map(|&id| (id.to_owned(), "claimed".to_owned())).collect(),
         ..NewToken::default()
     };
     let text = token.sign(secret.as_ref().unwrap()).unwrap();
-    let authenticator = Authenticator::new(&Access {
-        jwt_secret: secret,
-        ..Access::default()
-    })
-    .unwrap();
+    let authenticator = Authenticator::new(&Access { jwt_secret: secret, ..Access::default() }).unwrap();
     authenticator.authenticate(&text, SystemTime::now()).unwrap()
 }
 
@@ -120,18 +113,9 @@ fn a_membership_is_what_the_mirror_holds_now() {
     let tables = Tables::new();
     let view = tables.view();
     let user = principal("u", &["claimed-only"]);
-    let member = |role: &str| {
-        Some(Membership {
-            role: Some(role.into()),
-        })
-    };
+    let member = |role: &str| Some(Membership { role: Some(role.into()) });
     assert_eq!(view.role_of("a", &user), None);
-    tables.change(
-        &tables.members,
-        Operation::Insert,
-        None,
-        Some(&["admin", "u", "a"]),
-    );
+    tables.change(&tables.members, Operation::Insert, None, Some(&["admin", "u", "a"]));
     assert_eq!(view.role_of("a", &user), member("admin"));
     assert_eq!(view.organizations_of(&user), ["a".into()]);
     assert_eq!(view.role_of("b", &user), None);
@@ -150,24 +134,14 @@ fn a_membership_is_what_the_mirror_holds_now() {
 fn nobody_is_a_member_of_every_organization() {
     let tables = Tables::new();
     let user = principal("u", &["*", "a"]);
-    tables.change(
-        &tables.members,
-        Operation::Insert,
-        None,
-        Some(&["admin", "u", "*"]),
-    );
+    tables.change(&tables.members, Operation::Insert, None, Some(&["admin", "u", "*"]));
     assert_eq!(tables.view().role_of("*", &user), None);
     assert!(tables.view().organizations_of(&user).is_empty());
 
     let claimed = Memberships::new(&Access::default(), &[], &tables.mirror).unwrap();
     assert_eq!(claimed.role_of("*", &user), None);
     assert_eq!(claimed.organizations_of(&user), ["a".into()]);
-    assert_eq!(
-        claimed.role_of("a", &user),
-        Some(Membership {
-            role: Some("claimed".into())
-        })
-    );
+    assert_eq!(claimed.role_of("a", &user), Some(Membership { role: Some("claimed".into()) }));
     assert_eq!(claimed.organization_name("a"), None);
 }
 
@@ -184,12 +158,7 @@ fn what_access_needs_leaves_the_places_of_others_alone() {
     assert_eq!(lacking.to_string(), "the mirror has no orgs as access needs it");
 
     let tables = Tables::new();
-    tables.change(
-        &tables.orgs,
-        Operation::Insert,
-        None,
-        Some(&["The A", "a", "free"]),
-    );
+    tables.change(&tables.orgs, Operation::Insert, None, Some(&["The A", "a", "free"]));
     assert_eq!(tables.view().organization_name("a").as_deref(), Some("The A"));
     assert_eq!(tables.view().organization_name("free"), None);
 }

@@ -13,10 +13,7 @@ fn endpoints() -> Vec<Arc<Endpoint>> {
 
 fn headers(last_event_id: Option<&[u8]>) -> HeaderMap {
     let value = last_event_id.map(|id| http::HeaderValue::from_bytes(id).unwrap());
-    value
-        .into_iter()
-        .map(|value| (http::HeaderName::from_static(LAST_EVENT_ID), value))
-        .collect()
+    value.into_iter().map(|value| (http::HeaderName::from_static(LAST_EVENT_ID), value)).collect()
 }
 
 fn read(endpoint: usize, query: &str) -> Result<Parameters, String> {
@@ -47,24 +44,15 @@ fn a_refusal_names_the_parameter_and_what_is_allowed() {
             "channel=lots,none",
             "channel: there is no channel \"none\" here; allowed are custom, issues, lots, presence",
         ),
-        (
-            "types=a,b!",
-            "types: event types, 1 to 100 of A-Z a-z 0-9 . _ : - each, between commas",
-        ),
-        (
-            "since=yesterday",
-            "since: allowed are earliest, an event id, a duration such as 5m",
-        ),
+        ("types=a,b!", "types: event types, 1 to 100 of A-Z a-z 0-9 . _ : - each, between commas"),
+        ("since=yesterday", "since: allowed are earliest, an event id, a duration such as 5m"),
         ("since=5m&since=5m", "since: given more than once"),
         ("lastEventId=1&lastEventId=2", "lastEventId: given more than once"),
         ("keepalive=frame", "keepalive: allowed are comment, event"),
     ] {
         assert_eq!(native(query).unwrap_err(), message);
     }
-    assert_eq!(
-        read(0, "").unwrap_err(),
-        "organizationId: required, the id of one organization"
-    );
+    assert_eq!(read(0, "").unwrap_err(), "organizationId: required, the id of one organization");
     assert_eq!(
         read(0, "organizationId=").unwrap_err(),
         "organizationId: required, the id of one organization"
@@ -81,10 +69,7 @@ fn filters_are_lists_and_an_empty_one_is_none() {
     assert_eq!(joined(&some.channels.unwrap()), "custom, issues, lots");
     assert_eq!(joined(&some.types.unwrap()), "issue:created");
     let value = |text: &str| Box::<[u8]>::from(text.as_bytes());
-    assert_eq!(
-        some.tags,
-        [(0, vec![value("low")]), (1, vec![value("open"), value("closed")])]
-    );
+    assert_eq!(some.tags, [(0, vec![value("low")]), (1, vec![value("open"), value("closed")])]);
 }
 
 #[test]
@@ -94,10 +79,7 @@ fn a_preset_ignores_what_it_does_not_know_and_caps_its_channels() {
     assert_eq!(joined(&plain.channels.unwrap()), "custom, issues");
     let narrowed = read(1, "channel=issues&statuses=open&status=closed").unwrap();
     assert_eq!(joined(&narrowed.channels.unwrap()), "issues");
-    assert_eq!(
-        narrowed.tags,
-        [(1, vec![Box::from(&b"closed"[..]), Box::from(&b"open"[..])])]
-    );
+    assert_eq!(narrowed.tags, [(1, vec![Box::from(&b"closed"[..]), Box::from(&b"open"[..])])]);
     assert_eq!(
         read(1, "channel=lots").unwrap_err(),
         "channel: there is no channel \"lots\" here; allowed are custom, issues"
@@ -128,10 +110,7 @@ fn a_stream_starts_after_the_header_then_the_parameter_then_since_then_now() {
 #[test]
 fn a_keepalive_is_a_frame_where_the_path_or_the_client_asks_for_one() {
     assert_eq!(*native("").unwrap().keepalive, Keepalive::Comment);
-    assert_eq!(
-        *native("keepalive=comment").unwrap().keepalive,
-        Keepalive::Comment
-    );
+    assert_eq!(*native("keepalive=comment").unwrap().keepalive, Keepalive::Comment);
     assert_eq!(*native("keepalive=event").unwrap().keepalive, Keepalive::native());
     let preset = read(1, "keepalive=event").unwrap();
     assert_eq!(preset.keepalive, endpoints()[1].keepalive);

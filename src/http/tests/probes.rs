@@ -17,15 +17,9 @@ async fn probes_answer_one_word() {
         )
     };
     bench.readiness.enter(Phase::Standby);
-    assert_eq!(
-        bench.ask("GET", "/readyz", &[]).await,
-        plain("503 Service Unavailable", "standby")
-    );
+    assert_eq!(bench.ask("GET", "/readyz", &[]).await, plain("503 Service Unavailable", "standby"));
     bench.readiness.enter(Phase::SourceDown);
-    assert_eq!(
-        bench.ask("GET", "/readyz", &[]).await,
-        plain("200 OK", "source_down")
-    );
+    assert_eq!(bench.ask("GET", "/readyz", &[]).await, plain("200 OK", "source_down"));
     for path in ["/health", "/healthz"] {
         assert_eq!(bench.ask("GET", path, &[]).await, plain("200 OK", "ok"));
     }
@@ -34,9 +28,7 @@ async fn probes_answer_one_word() {
 #[tokio::test]
 async fn reasons_and_metrics_are_for_this_machine_or_a_scope() {
     let bench = Bench::new().await;
-    bench
-        .readiness
-        .degrade("slot", Reason::new("the slot is lost").mended_by("select 1"));
+    bench.readiness.degrade("slot", Reason::new("the slot is lost").mended_by("select 1"));
     let body =
         r#"{"state":"degraded","reasons":[{"reason":"slot","message":"the slot is lost","sql":"select 1"}]}"#;
     assert!(bench.ask("GET", "/readyz/reasons", &[]).await.ends_with(body));
@@ -45,26 +37,13 @@ async fn reasons_and_metrics_are_for_this_machine_or_a_scope() {
 
     let forwarded = ("x-forwarded-for", "127.0.0.1");
     for path in ["/metrics", "/readyz/reasons"] {
-        assert!(
-            bench
-                .ask("GET", path, &[forwarded])
-                .await
-                .starts_with("HTTP/1.1 401 "),
-            "{path}"
-        );
+        assert!(bench.ask("GET", path, &[forwarded]).await.starts_with("HTTP/1.1 401 "), "{path}");
         let with = async |token: String| {
             let authorization = format!("Bearer {token}");
-            bench
-                .ask("GET", path, &[forwarded, ("authorization", &authorization)])
-                .await
+            bench.ask("GET", path, &[forwarded, ("authorization", &authorization)]).await
         };
         assert!(with(token("u")).await.starts_with("HTTP/1.1 403 "), "{path}");
-        assert!(
-            with(sign("u", 60, &[], "walcast:stats"))
-                .await
-                .starts_with("HTTP/1.1 200 "),
-            "{path}"
-        );
+        assert!(with(sign("u", 60, &[], "walcast:stats")).await.starts_with("HTTP/1.1 200 "), "{path}");
     }
 }
 
@@ -73,16 +52,9 @@ async fn the_admin_listener_asks_nobody_and_opens_no_streams() {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut bench = Bench::with(|config| config.http.admin_listen = Some(any)).await;
     bench.address = bench.admin.unwrap();
-    let answer = bench
-        .ask("GET", "/metrics", &[("x-forwarded-for", "1.2.3.4")])
-        .await;
+    let answer = bench.ask("GET", "/metrics", &[("x-forwarded-for", "1.2.3.4")]).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert!(
-        bench
-            .ask("GET", "/api/realtime/stream", &[])
-            .await
-            .starts_with("HTTP/1.1 404 ")
-    );
+    assert!(bench.ask("GET", "/api/realtime/stream", &[]).await.starts_with("HTTP/1.1 404 "));
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::bench::{Bench, EPOCH, dateless, frame, token};
+use super::bench::{Bench, EPOCH, frame, token};
+use super::client::dateless;
+use crate::postgres::Lsn;
 
 #[tokio::test]
 async fn the_first_frame_says_where_the_stream_starts() {
@@ -10,13 +12,8 @@ async fn the_first_frame_says_where_the_stream_starts() {
     bench.publish("a", 110, "lots", &[]);
     let mut client = bench.connect().await;
     let authorization = format!("Bearer {}", token("u"));
-    let headers = [
-        ("authorization", authorization.as_str()),
-        ("origin", "https://app.example.com"),
-    ];
-    client
-        .send("GET", "/api/realtime/stream?organizationId=a", &headers)
-        .await;
+    let headers = [("authorization", authorization.as_str()), ("origin", "https://app.example.com")];
+    client.send("GET", "/api/realtime/stream?organizationId=a", &headers).await;
     assert_eq!(
         dateless(&client.until("\r\n\r\n").await),
         "HTTP/1.1 200 OK\r\n\
@@ -31,15 +28,8 @@ async fn the_first_frame_says_where_the_stream_starts() {
          date: D\r\n\r\n"
     );
     let connected = client.frame().await;
-    let id = connected
-        .split("\"connectionId\":\"")
-        .nth(1)
-        .and_then(|rest| rest.split('"').next())
-        .unwrap();
-    assert!(
-        id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()),
-        "{id}"
-    );
+    let id = connected.split("\"connectionId\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
     let fields = format!(
         "\"connectionId\":\"{id}\",\"clientId\":\"{id}\",\"organizationId\":\"a\",\
          \"organization\":{{\"id\":\"a\",\"name\":null,\"role\":\"manager\"}},\
@@ -54,6 +44,19 @@ async fn the_first_frame_says_where_the_stream_starts() {
         )
     );
     bench.publish("a", 120, "lots", &[]);
+    assert_eq!(client.frame().await, frame(120, ""));
+}
+
+#[tokio::test]
+async fn now_is_where_a_reader_of_the_database_stands() {
+    let bench = Bench::new().await;
+    bench.publish("a", 110, "lots", &[]);
+    bench.publish("a", 120, "lots", &[]);
+    // Decoded, and not yet visible to a snapshot: who connects and reads does not find it there.
+    *bench.now.pinned.lock().unwrap() = Some(Lsn::new(115));
+    let path = format!("/api/realtime/stream?organizationId=a&token={}", token("u"));
+    let mut client = bench.open(&path, &[]).await;
+    assert!(client.connected().await.contains(&format!("id: {EPOCH}.115.0\n")));
     assert_eq!(client.frame().await, frame(120, ""));
 }
 
@@ -88,12 +91,7 @@ async fn a_resumed_stream_gets_what_it_missed_and_nothing_twice() {
     }
     drop(earliest);
     bench.state.streams.ended().await;
-    assert!(
-        bench
-            .metrics
-            .encode()
-            .contains("walcast_frames_written_total 13\n")
-    );
+    assert!(bench.metrics.encode().contains("walcast_frames_written_total 13\n"));
 }
 
 #[tokio::test]
@@ -103,10 +101,7 @@ async fn an_id_that_is_none_of_ours_is_answered_by_a_sync() {
     for id in ["42", "00000000000000ff.110.1"] {
         let mut client = bench.stream(&format!("&lastEventId={id}")).await;
         let sync = client.frame().await;
-        let at = sync
-            .strip_prefix("id: ")
-            .and_then(|rest| rest.split('\n').next())
-            .unwrap();
+        let at = sync.strip_prefix("id: ").and_then(|rest| rest.split('\n').next()).unwrap();
         assert_eq!(
             sync,
             format!(
@@ -115,12 +110,7 @@ async fn an_id_that_is_none_of_ours_is_answered_by_a_sync() {
             )
         );
     }
-    assert!(
-        bench
-            .metrics
-            .encode()
-            .contains("walcast_syncs_total{reason=\"history_reset\"} 2\n")
-    );
+    assert!(bench.metrics.encode().contains("walcast_syncs_total{reason=\"history_reset\"} 2\n"));
 }
 
 #[tokio::test]
@@ -139,11 +129,9 @@ async fn a_stream_sees_what_its_filter_lets_through() {
         "id: {EPOCH}.150.1\ndata: {{\"type\":\"data.sync\",\"id\":\"{EPOCH}.150.1\",\"timestamp\":0,\
          \"organizationId\":\"a\",\"data\":{{\"reason\":\"truncated\",\"delayMs\":0}}}}\n\n"
     );
-    for (client, seen) in [
-        (&mut all, vec![110, 120, 130, 140]),
-        (&mut lots, vec![120]),
-        (&mut open_high, vec![110, 140]),
-    ] {
+    for (client, seen) in
+        [(&mut all, vec![110, 120, 130, 140]), (&mut lots, vec![120]), (&mut open_high, vec![110, 140])]
+    {
         for lsn in seen {
             assert_eq!(client.frame().await, frame(lsn, ""));
         }
@@ -199,22 +187,16 @@ async fn a_quiet_filtered_stream_is_given_the_id_before_the_window_passes_it() {
     let mut client = bench.stream("&types=none").await;
     bench.publish("a", 110, "lots", &[]);
     let frame = client.frame().await;
-    assert_eq!(
-        frame,
-        format!("id: {EPOCH}.111.0\ndata: {{\"type\":\"keepalive\",\"timestamp\":0}}\n\n")
-    );
+    assert_eq!(frame, format!("id: {EPOCH}.111.0\ndata: {{\"type\":\"keepalive\",\"timestamp\":0}}\n\n"));
 }
 
 #[tokio::test]
 async fn a_history_that_begins_anew_is_told_to_live_streams() {
     let bench = Bench::new().await;
     let mut client = bench.stream("").await;
-    bench.journals.reset(EPOCH, crate::postgres::Lsn::new(500));
+    bench.journals.reset(EPOCH, Lsn::new(500));
     let sync = client.frame().await;
-    assert!(
-        sync.starts_with(&format!("id: {EPOCH}.500.0\n")) && sync.contains("history_reset"),
-        "{sync}"
-    );
+    assert!(sync.starts_with(&format!("id: {EPOCH}.500.0\n")) && sync.contains("history_reset"), "{sync}");
     bench.publish("a", 510, "lots", &[]);
     assert_eq!(client.frame().await, frame(510, ""));
 }
