@@ -1,5 +1,8 @@
 //! The stream's changes, one by one.
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,6 +10,7 @@ use std::sync::atomic::Ordering;
 use super::key::encode_key;
 use super::{Joining, Mirror, MirrorError, MirrorRow, MirrorTableId, State, Table};
 use crate::postgres::pgoutput::{Cell, OldTuple, Relation, Tuple};
+use crate::postgres::schema::TableName;
 use crate::source::{Operation, RowChange};
 
 /// How the columns of one relation lie.
@@ -82,6 +86,23 @@ impl Mirror {
             mirrored = true;
         }
         mirrored
+    }
+
+    /// Mirrored columns that the newest definition of their table in the stream does not have: they read as null.
+    #[must_use]
+    pub fn missing(&self) -> Vec<(TableName, String)> {
+        let mut missing = Vec::new();
+        for table in &self.tables {
+            let state = table.read();
+            let places = state.binding.iter().flat_map(|binding| &binding.columns);
+            let gone = table
+                .columns
+                .iter()
+                .zip(places)
+                .filter(|(_, place)| place.is_none());
+            missing.extend(gone.map(|(column, _)| (table.spec.table.clone(), column.clone())));
+        }
+        missing
     }
 
     fn has_seen(&self, xid: u32) -> bool {

@@ -55,7 +55,10 @@ pub enum LoadError {
 }
 
 impl Mirror {
-    /// Reads every table, in the place of what was there; on failure what was there stays. The connection must be in
+    /// Reads every table, in the place of what was there; on failure what was there stays. Nothing may be applied
+    /// meanwhile: it would be lost with the old rows. So the stream waits, and is kept alive by its pulse.
+    ///
+    /// The connection must be in
     /// no transaction and have the session format of [`crate::postgres::client`]. Dropped halfway, this leaves its
     /// transaction open: give the connection up too.
     ///

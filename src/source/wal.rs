@@ -265,9 +265,11 @@ impl WalSource {
         );
         if self.told.as_deref() != Some(&text) {
             self.told = Some(text.clone());
+            let standby = error.is_slot_busy();
             self.ready.push_back(SourceItem::Disconnected {
                 kind,
                 error: text,
+                standby,
                 retry_in,
             });
         }

@@ -161,6 +161,17 @@ impl Source {
         }
     }
 
+    /// Calls and cancels `next`, as an application with other things to do, while nothing of interest comes.
+    async fn idle_for(&mut self, duration: Duration) {
+        let until = Instant::now() + duration;
+        while Instant::now() < until {
+            match timeout(Duration::from_millis(20), self.0.next()).await {
+                Err(_) | Ok(Ok(SourceItem::Position { .. })) => {}
+                Ok(other) => panic!("{other:?}"),
+            }
+        }
+    }
+
     async fn ids(&mut self, count: usize) -> Vec<String> {
         let mut ids = Vec::new();
         while ids.len() < count {
@@ -274,6 +285,29 @@ async fn a_rolled_back_transaction_is_never_seen() {
 }
 
 #[tokio::test]
+async fn a_burst_is_taken_without_waiting_and_in_order() {
+    let database = TestDatabase::with_bays().await;
+    for id in 0..200 {
+        database.run(&insert(&id.to_string())).await;
+    }
+    let mut source = database.source();
+    source.connected().await;
+    let (mut ids, mut at_once) = (Vec::new(), 0);
+    while ids.len() < 200 {
+        ids.extend(new_ids(&source.transaction().await));
+        while let Some(item) = source.0.try_next() {
+            let SourceItem::Transaction(transaction) = item else {
+                panic!("{item:?}")
+            };
+            ids.extend(new_ids(&transaction));
+            at_once += 1;
+        }
+    }
+    assert!(ids.into_iter().eq((0..200).map(|id: u32| id.to_string())));
+    assert!(at_once > 0);
+}
+
+#[tokio::test]
 async fn a_lost_connection_loses_nothing_and_repeats_nothing() {
     let database = TestDatabase::with_bays().await;
     let mut source = database.source();
@@ -342,10 +376,7 @@ async fn an_idle_slot_is_confirmed_up_to_the_head_of_max_age_ago_and_no_further_
     source.0.retain(Some(kept.commit_lsn));
     database.run(&insert("gone")).await;
     let gone = source.transaction().await;
-    let until = Instant::now() + Duration::from_secs(3);
-    while Instant::now() < until {
-        source.item().await;
-    }
+    source.idle_for(Duration::from_secs(3)).await;
     assert!(source.0.confirmed() <= kept.commit_lsn && database.confirmed().await <= kept.commit_lsn);
     source.0.retain(None);
     let deadline = Instant::now() + PATIENCE;
@@ -355,7 +386,7 @@ async fn an_idle_slot_is_confirmed_up_to_the_head_of_max_age_ago_and_no_further_
             "confirmed only {}",
             database.confirmed().await
         );
-        source.item().await;
+        source.idle_for(Duration::from_millis(100)).await;
     }
     assert!(source.0.confirmed() >= gone.end_lsn);
 }
@@ -411,10 +442,13 @@ async fn a_second_worker_waits_and_has_the_slot_within_a_second_of_its_release()
     let mut first = database.source();
     first.connected().await;
     let mut second = database.source();
-    let SourceItem::Disconnected { kind, error, .. } = second.item().await else {
+    let SourceItem::Disconnected {
+        kind, error, standby, ..
+    } = second.item().await
+    else {
         panic!("a busy slot is told")
     };
-    assert_eq!(kind, ErrorKind::Transient);
+    assert_eq!((kind, standby), (ErrorKind::Transient, true));
     assert!(error.contains(&database.slot), "{error}");
     assert!(
         timeout(Duration::from_millis(1500), second.0.next())
