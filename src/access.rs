@@ -1,1 +1,24 @@
-//! (being written)
+//! Who somebody is and what they may see.
+//!
+//! ```text
+//! headers, query ─► Credential ─► Authenticator ─► Principal ─► Memberships ─► Membership (role) | nothing
+//! ```
+//!
+//! Exactly one credential decides: a present but bad one is an error and never a reason to try the next. Nothing here
+//! knows a status code; errors are typed, so that `http` can answer with a stable code and no detail.
+
+pub mod authenticator;
+pub mod credential;
+mod keys;
+pub mod memberships;
+pub mod origin;
+mod principal;
+mod signer;
+
+pub use authenticator::{Authenticator, TokenError};
+pub use credential::{Credential, CredentialError};
+pub use keys::KeyError;
+pub use memberships::{Membership, Memberships};
+pub use origin::{Origins, OriginsError};
+pub use principal::Principal;
+pub use signer::{NewToken, SignError};

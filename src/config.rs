@@ -1,19 +1,35 @@
 //! The configuration: flags over `WALCAST_*` variables over `walcast.toml` over defaults.
 //!
 //! One struct a section, each handed to the module that it is for. Unknown keys are errors; secrets never print.
+//! All mistakes are found at once, and each names its place: `walcast.toml:12: …`.
+//!
+//! ```text
+//! walcast.reference.toml ─► walcast.toml ─► DATABASE_URL ─► WALCAST_* ─► --set   each layer over the one before
+//! ```
 
+mod check;
+mod error;
+mod keys;
+mod layer;
+mod load;
+mod nearest;
+mod preset;
 mod secret;
 mod units;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use error::{ConfigError, ConfigErrors, Origin};
+pub use keys::{KEYS, Key, Shape};
+pub use load::Layers;
+pub use nearest::nearest;
+pub use preset::{Keepalive, Preset};
 pub use secret::Secret;
-pub use units::ByteSize;
+pub use units::{ByteSize, parse_duration};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -64,7 +80,7 @@ pub enum SourceKind {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Replay {
-    #[serde(with = "units::duration")]
+    #[serde(deserialize_with = "units::deserialize_duration")]
     pub max_age: Duration,
     pub max_memory: ByteSize,
     /// Write-ahead log from the confirmed position to the head.
@@ -105,13 +121,13 @@ pub struct Http {
     pub listen: SocketAddr,
     /// A second listener for /metrics and the reasons behind readiness, without authentication.
     pub admin_listen: Option<SocketAddr>,
-    #[serde(with = "units::duration")]
+    #[serde(deserialize_with = "units::deserialize_duration")]
     pub keepalive: Duration,
     /// A socket that takes nothing for so long is closed.
-    #[serde(with = "units::duration")]
+    #[serde(deserialize_with = "units::deserialize_duration")]
     pub write_timeout: Duration,
     /// Over how long a stopping worker closes its streams.
-    #[serde(with = "units::duration")]
+    #[serde(deserialize_with = "units::deserialize_duration")]
     pub drain: Duration,
     /// Origins such as `https://app.example.com` that may read with credentials.
     pub allowed_origins: Vec<String>,
@@ -135,13 +151,13 @@ pub struct Access {
     pub memberships: Option<Memberships>,
     pub organizations: Option<Organizations>,
     /// With the source away for longer, nobody new is let in.
-    #[serde(with = "units::duration")]
+    #[serde(deserialize_with = "units::deserialize_duration")]
     pub max_staleness: Duration,
 }
 
 /// The table that says who is a member of what, and its columns.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Memberships {
     pub table: String,
     pub organization: String,
@@ -150,8 +166,8 @@ pub struct Memberships {
 }
 
 /// The table that names organizations, and its columns, for the `connected` frame.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Organizations {
     pub table: String,
     pub id: String,
@@ -183,34 +199,8 @@ pub enum WhenFull {
 #[serde(default, deny_unknown_fields)]
 pub struct Presence {
     /// How long a user's last stream may be gone before they are.
-    #[serde(with = "units::duration")]
+    #[serde(deserialize_with = "units::deserialize_duration")]
     pub grace: Duration,
-}
-
-/// A path that an existing front end already uses.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Preset {
-    pub path: String,
-    /// The most that a stream of this path sees.
-    pub channels: Vec<String>,
-    /// Query name = tag, beside the tags' own names.
-    #[serde(default)]
-    pub parameters: BTreeMap<String, String>,
-    #[serde(default)]
-    pub keepalive: Keepalive,
-}
-
-/// What a quiet stream sends.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(untagged)]
-pub enum Keepalive {
-    /// `"comment"`.
-    #[default]
-    Comment,
-    Named(String),
-    /// A frame: `{ type = "heartbeat", data = {} }`.
-    Frame(toml::Table),
 }
 
 const MIB: u64 = 1 << 20;
@@ -238,17 +228,13 @@ impl Default for Replay {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self {
-            max_event: ByteSize(MIB),
-        }
+        Self { max_event: ByteSize(MIB) }
     }
 }
 
 impl Default for Mirror {
     fn default() -> Self {
-        Self {
-            max_memory: ByteSize(256 * MIB),
-        }
+        Self { max_memory: ByteSize(256 * MIB) }
     }
 }
 
@@ -296,8 +282,6 @@ impl Default for Limits {
 
 impl Default for Presence {
     fn default() -> Self {
-        Self {
-            grace: Duration::from_secs(3),
-        }
+        Self { grace: Duration::from_secs(3) }
     }
 }

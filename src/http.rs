@@ -1,1 +1,39 @@
-//! (being written)
+//! Paths, parameters, status codes, and the bytes on a socket.
+//!
+//! ```text
+//! listener ─► connection ─► router ─┬─► probes, console
+//!                                   └─► admission ─► (the connection becomes) delivery ─► sink ─► socket
+//! ```
+//!
+//! Only this module knows status codes. A request is refused in one place (`refusal`), a stream is opened in one
+//! (`admission`) and written by one (`delivery`); what a stream shows is the hub's to say.
+
+mod address;
+mod admission;
+mod clock;
+mod connection;
+mod console;
+mod cors;
+mod delivery;
+mod endpoint;
+mod frames;
+mod keepalive;
+mod limits;
+mod live;
+mod parameters;
+mod probes;
+mod query;
+mod refusal;
+mod router;
+mod server;
+mod sink;
+mod state;
+mod stream_head;
+
+pub use address::InvalidNetwork;
+pub use endpoint::{InvalidPreset, NATIVE, Vocabulary};
+pub use server::{Server, ServerError};
+pub use state::{Services, Visibility};
+
+#[cfg(test)]
+mod tests;

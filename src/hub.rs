@@ -1,1 +1,313 @@
-//! (being written)
+//! Streams: cursors in a journal, filtered, woken.
+//!
+//! ```text
+//!  publish ─► Listener ─► Room (of the organization) ─► seats that may be concerned: mark, wake
+//!                                                             │
+//!  Stream::next ◄── select (filter, audience) ◄── Snapshot::read ◄── woken
+//! ```
+//!
+//! Invariants:
+//! - A stream sees the entries of its organization's journal and of `*` that its filter and standing let through,
+//!   each once, in the order of ids; where that can't be proven, a sync comes before anything later.
+//! - A stream's memory is constant: it holds a position, and while it writes one batch.
+//! - No lock is held across an await, and none is held while a waker runs.
+//!
+//! Every stream belongs to one organization; there is no way to reach all of them but its journals. The hub knows
+//! neither HTTP nor tokens: a subscription comes judged.
+
+mod filter;
+mod handle;
+mod room;
+mod seat;
+mod select;
+mod start;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::catalog::event::OrganizationId;
+use crate::journal::{Journals, Listener, Touched};
+use crate::postgres::Lsn;
+
+pub use filter::Filter;
+pub use handle::StreamHandle;
+pub use seat::EndReason;
+pub use start::Start;
+pub use stream::{Batch, Stream};
+
+use room::{Room, RoomState};
+use seat::Seat;
+use stream::Membership;
+
+/// How long an id that is ahead of this node may take to be reached. Longer than a node lags behind another in
+/// health, shorter than a client's patience.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who listens to what, and from where on.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub organization: OrganizationId,
+    pub user: String,
+    pub role: Option<Arc<str>>,
+    pub filter: Filter,
+    pub start: Start,
+}
+
+/// The most streams there may be; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    pub streams: u32,
+    /// Of one user in one organization.
+    pub streams_per_user: u32,
+}
+
+/// Which limit is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    #[error("the most streams are open")]
+    Streams,
+    #[error("the most streams of this user in this organization are open")]
+    User,
+}
+
+/// All live streams.
+#[derive(Debug)]
+pub struct Hub {
+    journals: Arc<Journals>,
+    rooms: RwLock<Rooms>,
+    /// Every stream that something below this position concerns was marked.
+    announced: AtomicU64,
+    patience: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Rooms {
+    /// Organizations with streams.
+    by_organization: HashMap<OrganizationId, Arc<Room>>,
+    streams: usize,
+    next_number: u64,
+}
+
+impl Hub {
+    #[must_use]
+    pub fn new(journals: Arc<Journals>) -> Arc<Self> {
+        Self::with_patience(journals, PATIENCE)
+    }
+
+    /// With another time that an id ahead of this node may take to be reached.
+    #[must_use]
+    pub fn with_patience(journals: Arc<Journals>, patience: Duration) -> Arc<Self> {
+        let announced = AtomicU64::new(journals.head().as_u64());
+        let hub = Arc::new(Self {
+            journals,
+            rooms: RwLock::default(),
+            announced,
+            patience,
+        });
+        let listener: Weak<dyn Listener> = Arc::<Self>::downgrade(&hub);
+        hub.journals.listen(listener);
+        hub
+    }
+
+    /// Registers a stream and finds where it starts, which may take a moment (an id ahead of this node is waited
+    /// for, bounded). Cancelled, it leaves nothing behind.
+    pub async fn open(self: &Arc<Self>, subscription: Subscription) -> Stream {
+        let Subscription {
+            organization,
+            user,
+            role,
+            filter,
+            start,
+        } = subscription;
+        let membership = self.enter(&mut self.rooms_mut(), organization, user.into(), role, filter);
+        self.start(membership, start).await
+    }
+
+    /// As [`open`](Self::open), within limits that are judged and taken in one step.
+    pub async fn open_within(
+        self: &Arc<Self>,
+        subscription: Subscription,
+        limits: Limits,
+    ) -> Result<Stream, Full> {
+        let Subscription {
+            organization,
+            user,
+            role,
+            filter,
+            start,
+        } = subscription;
+        let membership = {
+            let mut rooms = self.rooms_mut();
+            let met = |limit: u32, count: usize| limit > 0 && count >= limit as usize;
+            if met(limits.streams, rooms.streams) {
+                return Err(Full::Streams);
+            }
+            let room = rooms.by_organization.get(&organization);
+            if met(
+                limits.streams_per_user,
+                room.map_or(0, |room| room.lock().of_user(&user)),
+            ) {
+                return Err(Full::User);
+            }
+            self.enter(&mut rooms, organization, user.into(), role, filter)
+        };
+        Ok(self.start(membership, start).await)
+    }
+
+    /// Live streams in all.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.rooms().streams
+    }
+
+    /// Live streams of an organization.
+    #[must_use]
+    pub fn streams_of(&self, organization: &OrganizationId) -> usize {
+        self.room(organization).map_or(0, |room| room.lock().seats.len())
+    }
+
+    /// Live streams of a user in an organization.
+    #[must_use]
+    pub fn streams_of_user(&self, organization: &OrganizationId, user: &str) -> usize {
+        self.room(organization)
+            .map_or(0, |room| room.lock().of_user(user))
+    }
+
+    /// Organizations with live streams, and how many.
+    #[must_use]
+    pub fn organizations(&self) -> Vec<(OrganizationId, usize)> {
+        let count = |(organization, room): (&OrganizationId, &Arc<Room>)| {
+            (organization.clone(), room.lock().seats.len())
+        };
+        self.rooms().by_organization.iter().map(count).collect()
+    }
+
+    /// The live streams of an organization, the oldest first.
+    #[must_use]
+    pub fn handles(self: &Arc<Self>, organization: &OrganizationId) -> Vec<StreamHandle> {
+        let Some(room) = self.room(organization) else {
+            return Vec::new();
+        };
+        let state = room.lock();
+        state
+            .seats
+            .values()
+            .map(|seat| StreamHandle::of(self, &room, organization, seat))
+            .collect()
+    }
+
+    #[must_use]
+    pub fn journals(&self) -> &Arc<Journals> {
+        &self.journals
+    }
+
+    async fn start(&self, membership: Membership, start: Start) -> Stream {
+        let placement = start::place(&self.journals, &membership.organization, start, self.patience).await;
+        Stream::new(membership, placement)
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        rooms: &mut Rooms,
+        organization: OrganizationId,
+        user: Arc<str>,
+        role: Option<Arc<str>>,
+        filter: Filter,
+    ) -> Membership {
+        let filter = Arc::new(filter.ordered());
+        rooms.streams += 1;
+        rooms.next_number += 1;
+        let seat = Arc::new(Seat::new(rooms.next_number, user, role, filter.clone()));
+        let room = rooms
+            .by_organization
+            .entry(organization.clone())
+            .or_default()
+            .clone();
+        room.lock().insert(&seat, &filter);
+        Membership {
+            hub: self.clone(),
+            room,
+            organization,
+            seat,
+        }
+    }
+
+    fn leave(&self, organization: &OrganizationId, room: &Room, seat: &Seat) {
+        let mut rooms = self.rooms_mut();
+        rooms.streams = rooms.streams.saturating_sub(1);
+        let mut state = room.lock();
+        let filter = seat.control().newest_filter().clone();
+        state.remove(seat, &filter);
+        if state.seats.is_empty() {
+            rooms.by_organization.remove(organization);
+        }
+    }
+
+    /// Every stream that something below this position concerns was marked.
+    fn announced(&self) -> Lsn {
+        Lsn::new(self.announced.load(Ordering::Acquire))
+    }
+
+    fn room(&self, organization: &OrganizationId) -> Option<Arc<Room>> {
+        self.rooms().by_organization.get(organization).cloned()
+    }
+
+    fn rooms(&self) -> RwLockReadGuard<'_, Rooms> {
+        self.rooms.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rooms_mut(&self) -> RwLockWriteGuard<'_, Rooms> {
+        self.rooms.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks in the rooms, says up to where that was done, and only then wakes.
+    fn announce(&self, up_to: Lsn, mark: impl FnOnce(&Rooms, &mut Vec<Waker>)) {
+        let mut wakers = Vec::new();
+        mark(&self.rooms(), &mut wakers);
+        self.announced.store(up_to.as_u64(), Ordering::Release);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Listener for Hub {
+    fn published(&self, before: Lsn, head: Lsn, touched: &[Touched]) {
+        self.announce(head, |rooms, wakers| {
+            for touched in touched {
+                if touched.organization.is_every() {
+                    rooms
+                        .by_organization
+                        .values()
+                        .for_each(|room| mark(&room.lock(), touched, before, wakers));
+                } else if let Some(room) = rooms.by_organization.get(&touched.organization) {
+                    mark(&room.lock(), touched, before, wakers);
+                }
+            }
+        });
+    }
+
+    fn reset(&self, start: Lsn) {
+        self.announce(start, |rooms, wakers| {
+            rooms
+                .by_organization
+                .values()
+                .for_each(|room| room.lock().mark_all(Lsn::ZERO, wakers));
+        });
+    }
+}
+
+/// Marks every stream of a room that may be concerned by what was published from `before` on.
+fn mark(room: &RoomState, touched: &Touched, before: Lsn, wakers: &mut Vec<Waker>) {
+    if touched.lost {
+        return room.mark_all(before, wakers);
+    }
+    touched
+        .blocks
+        .iter()
+        .for_each(|block| room.mark(block, before, wakers));
+}

@@ -26,6 +26,7 @@ mod visibility;
 mod wal;
 
 pub use assembler::{AssembleError, Violation};
+pub use backoff::Backoff;
 pub use item::{Identity, ResetReason, SourceItem};
 pub use policy::{ErrorKind, SourceError, sqlstate};
 pub use relations::EMIT_PREFIX;

@@ -61,9 +61,7 @@ impl Encoder {
     /// For a type that `types` does not know, an encoder to strings.
     #[must_use]
     pub fn new(types: &Types, oid: u32) -> Self {
-        Self {
-            shape: Shape::of(types, oid, 0),
-        }
+        Self { shape: Shape::of(types, oid, 0) }
     }
 
     /// Appends the JSON value of `text`, the output of a value that is not null.
@@ -88,13 +86,12 @@ impl Shape {
             _ => {}
         }
         match types.kind(base) {
-            Some(&TypeKind::Array { element, delimiter }) => Self::Array {
-                element: Box::new(Self::of(types, element, depth + 1)),
-                delimiter,
-            },
-            Some(&TypeKind::Vector { element }) => Self::Vector {
-                element: Box::new(Self::of(types, element, depth + 1)),
-            },
+            Some(&TypeKind::Array { element, delimiter }) => {
+                Self::Array { element: Box::new(Self::of(types, element, depth + 1)), delimiter }
+            }
+            Some(&TypeKind::Vector { element }) => {
+                Self::Vector { element: Box::new(Self::of(types, element, depth + 1)) }
+            }
             Some(TypeKind::Composite { fields }) => Self::Composite(
                 fields
                     .iter()

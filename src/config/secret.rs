@@ -27,3 +27,9 @@ impl fmt::Debug for Secret {
         f.write_str("[secret]")
     }
 }
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}

@@ -1,5 +1,7 @@
 //! Durations and sizes as a person writes them: `30s`, `10m`, `256MiB`.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Deserializer, de};
 
 /// A number of bytes.
@@ -28,32 +30,42 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
-pub mod duration {
-    //! `#[serde(with = "units::duration")]`.
+/// `5m`, `30s`, `250ms`, `2h`, `1d`.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    read(text, &units).map(Duration::from_millis)
+}
 
-    use std::time::Duration;
+/// For `#[serde(deserialize_with = "…")]`.
+pub(super) fn deserialize_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).ok_or_else(|| {
+        de::Error::custom(format_args!("{text:?} is not a duration such as \"30s\" or \"10m\""))
+    })
+}
 
-    use super::{Deserialize, Deserializer, de};
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// `5m`, `30s`, `250ms`, `2h`, `1d`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Duration> {
-        let units = [
-            ("ms", 1),
-            ("s", 1000),
-            ("m", 60_000),
-            ("h", 3_600_000),
-            ("d", 86_400_000),
-        ];
-        super::read(text, &units).map(Duration::from_millis)
+    #[test]
+    fn a_duration_has_a_unit_unless_it_is_nothing() {
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("10 m"), Some(Duration::from_secs(600)));
+        assert_eq!(parse_duration("1d"), Some(Duration::from_secs(86_400)));
+        assert_eq!(parse_duration("0"), Some(Duration::ZERO));
+        for text in ["", "5", "m", "-1s", "1.5s", "1S", "99999999999999999999s", "18446744073709551615d"] {
+            assert_eq!(parse_duration(text), None, "{text:?}");
+        }
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse(&text).ok_or_else(|| {
-            de::Error::custom(format_args!(
-                "{text:?} is not a duration such as \"30s\" or \"10m\""
-            ))
-        })
+    #[test]
+    fn a_size_counts_in_powers_of_two() {
+        let read = |text: &str| ByteSize::deserialize(toml::Value::from(text)).ok();
+        assert_eq!(read("256MiB"), Some(ByteSize(256 << 20)));
+        assert_eq!(read("64 KiB"), Some(ByteSize(64 << 10)));
+        assert_eq!(read("1B"), Some(ByteSize(1)));
+        assert_eq!(read("256MB"), None);
     }
 }

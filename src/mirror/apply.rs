@@ -76,9 +76,7 @@ impl Mirror {
             return false;
         }
         let mut mirrored = false;
-        for table in relations
-            .iter()
-            .filter_map(|relation| self.tables.get(self.find_relation(relation)?.0))
+        for table in relations.iter().filter_map(|relation| self.tables.get(self.find_relation(relation)?.0))
         {
             let mut state = table.write();
             self.memory.fetch_sub(state.rows.memory(), Ordering::Relaxed);
@@ -95,11 +93,7 @@ impl Mirror {
         for table in &self.tables {
             let state = table.read();
             let places = state.binding.iter().flat_map(|binding| &binding.columns);
-            let gone = table
-                .columns
-                .iter()
-                .zip(places)
-                .filter(|(_, place)| place.is_none());
+            let gone = table.columns.iter().zip(places).filter(|(_, place)| place.is_none());
             missing.extend(gone.map(|(column, _)| (table.spec.table.clone(), column.clone())));
         }
         missing
@@ -118,25 +112,16 @@ impl Table {
         used_bytes: u64,
         limit_bytes: u64,
     ) -> Result<(), MirrorError> {
-        if !state
-            .binding
-            .as_ref()
-            .is_some_and(|binding| Arc::ptr_eq(&binding.relation, &change.relation))
-        {
+        if !state.binding.as_ref().is_some_and(|binding| Arc::ptr_eq(&binding.relation, &change.relation)) {
             state.binding = Some(Binding::new(&change.relation, &self.columns, &state.key));
         }
         let Some(binding) = &state.binding else {
             return Ok(());
         };
-        let no_key = || MirrorError::NoKey {
-            table: self.spec.table.clone(),
-        };
+        let no_key = || MirrorError::NoKey { table: self.spec.table.clone() };
         let old = change.old.as_ref().map(OldTuple::tuple).map(cells);
         let new = change.new.as_ref().map(cells);
-        let old_key = old
-            .as_deref()
-            .map(|old| binding.key(old).ok_or_else(no_key))
-            .transpose()?;
+        let old_key = old.as_deref().map(|old| binding.key(old).ok_or_else(no_key)).transpose()?;
         let Some(new) = new else {
             state.rows.remove(&old_key.ok_or_else(no_key)?);
             return Ok(());
@@ -148,36 +133,22 @@ impl Table {
                 Operation::Update => state.rows.get(old_key.as_deref().unwrap_or(&new_key)),
                 Operation::Insert | Operation::Delete => None,
             };
-            let full = matches!(change.old, Some(OldTuple::Full(_)))
-                .then_some(old.as_deref())
-                .flatten();
+            let full = matches!(change.old, Some(OldTuple::Full(_))).then_some(old.as_deref()).flatten();
             let values =
-                binding
-                    .columns
-                    .iter()
-                    .enumerate()
-                    .map(|(column, place)| match new.get((*place)?)? {
-                        Cell::Text(text) => Some(*text),
-                        Cell::Null => None,
-                        Cell::Unchanged => match full.and_then(|old| old.get((*place)?)) {
-                            Some(Cell::Text(text)) => Some(*text),
-                            _ => previous.and_then(|row| row.cell(column)),
-                        },
-                    });
+                binding.columns.iter().enumerate().map(|(column, place)| match new.get((*place)?)? {
+                    Cell::Text(text) => Some(*text),
+                    Cell::Null => None,
+                    Cell::Unchanged => match full.and_then(|old| old.get((*place)?)) {
+                        Some(Cell::Text(text)) => Some(*text),
+                        _ => previous.and_then(|row| row.cell(column)),
+                    },
+                });
             MirrorRow::new(&new_key, values)
         };
-        let row = row.ok_or_else(|| MirrorError::RowTooLarge {
-            table: self.spec.table.clone(),
-        })?;
-        let replaced = state
-            .rows
-            .get(old_key.as_deref().unwrap_or(&new_key))
-            .map_or(0, |row| row.memory());
+        let row = row.ok_or_else(|| MirrorError::RowTooLarge { table: self.spec.table.clone() })?;
+        let replaced = state.rows.get(old_key.as_deref().unwrap_or(&new_key)).map_or(0, |row| row.memory());
         if used_bytes.saturating_sub(replaced).saturating_add(row.memory()) > limit_bytes {
-            return Err(MirrorError::TooLarge {
-                table: self.spec.table.clone(),
-                limit_bytes,
-            });
+            return Err(MirrorError::TooLarge { table: self.spec.table.clone(), limit_bytes });
         }
         if let Some(old_key) = old_key {
             state.rows.remove(&old_key);

@@ -160,7 +160,8 @@ impl ReplicationConnection {
     }
 }
 
-/// `"name"`, for SQL and replication commands alike.
+/// `"name"`. The grammar of replication commands does not know `""`: a name with a quote in it, which no slot can have,
+/// is a syntax error there, but never more than a name.
 fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

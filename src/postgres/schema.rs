@@ -28,9 +28,7 @@ pub struct Schema {
 impl Schema {
     /// The partitions, at any depth, whose changes are published as `root`'s.
     pub fn partitions<'a>(&'a self, root: &'a TableName) -> impl Iterator<Item = &'a Table> {
-        self.tables
-            .values()
-            .filter(move |table| table.root.as_ref() == Some(root))
+        self.tables.values().filter(move |table| table.root.as_ref() == Some(root))
     }
 }
 
@@ -47,10 +45,7 @@ impl TableName {
 
     #[must_use]
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            schema: schema.into(),
-            name: name.into(),
-        }
+        Self { schema: schema.into(), name: name.into() }
     }
 
     /// From `name` or `schema.name`, both exact; everything after the first dot is the name.

@@ -3,6 +3,7 @@
 //! Exactly one byte is read before the handshake, so nothing that was sent in the clear is ever taken for encrypted.
 
 mod binding;
+mod certificate;
 mod verify;
 
 use std::path::Path;

@@ -78,6 +78,8 @@ pub(super) struct Wire {
     socket: Socket,
     input: BytesMut,
     output: BytesMut,
+    /// Written to the socket, but perhaps still inside TLS.
+    unflushed: bool,
     authenticated: bool,
 }
 
@@ -87,6 +89,7 @@ impl Wire {
             socket,
             input: BytesMut::new(),
             output: BytesMut::new(),
+            unflushed: false,
             authenticated: false,
         }
     }
@@ -103,11 +106,15 @@ impl Wire {
 
     pub(super) async fn flush(&mut self) -> Result<(), StreamError> {
         while !self.output.is_empty() {
+            self.unflushed = true;
             if self.socket.write_buf(&mut self.output).await? == 0 {
                 return Err(StreamError::Closed);
             }
         }
-        self.socket.flush().await?;
+        if self.unflushed {
+            self.socket.flush().await?;
+            self.unflushed = false;
+        }
         Ok(())
     }
 
@@ -131,9 +138,7 @@ impl Wire {
             if let Some(frame) = self.try_frame()? {
                 return Ok(frame);
             }
-            if !self.output.is_empty() {
-                self.flush().await?;
-            }
+            self.flush().await?;
             self.read().await?;
         }
     }
@@ -214,3 +219,6 @@ impl ServerError {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,22 +13,20 @@ const OPERATOR_DELAY: Duration = Duration::from_secs(10);
 
 /// Exponential, with full jitter: uniform from nothing to the delay, so that many workers do not come back at once.
 #[derive(Debug)]
-pub(super) struct Backoff(ExponentialBackoff);
+pub struct Backoff(ExponentialBackoff);
 
 impl Backoff {
-    pub(super) fn new() -> Self {
-        let delays = ExponentialBuilder::default()
-            .with_min_delay(MIN_DELAY)
-            .with_max_delay(MAX_DELAY);
+    pub fn new() -> Self {
+        let delays = ExponentialBuilder::default().with_min_delay(MIN_DELAY).with_max_delay(MAX_DELAY);
         Self(delays.with_factor(2.0).without_max_times().build())
     }
 
     /// Only once data flowed: a connection that is accepted and lost again is no success.
-    pub(super) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         *self = Self::new();
     }
 
-    pub(super) fn delay(&mut self, kind: ErrorKind) -> Duration {
+    pub fn delay(&mut self, kind: ErrorKind) -> Duration {
         match kind {
             ErrorKind::Operator => OPERATOR_DELAY / 2 + (OPERATOR_DELAY / 2).mul_f64(fastrand::f64()),
             ErrorKind::Transient | ErrorKind::Fatal => {
@@ -57,10 +55,7 @@ mod tests {
         for attempt in 0..12u32 {
             let bound = (MIN_DELAY * (1 << attempt)).min(MAX_DELAY);
             let place = attempt as usize;
-            assert!(
-                longest[place] <= bound && longest[place] > bound.mul_f64(0.9),
-                "{attempt}: {longest:?}"
-            );
+            assert!(longest[place] <= bound && longest[place] > bound.mul_f64(0.9), "{attempt}: {longest:?}");
             assert!(shortest[place] < bound.mul_f64(0.1), "{attempt}: {shortest:?}");
         }
     }

@@ -86,27 +86,17 @@ async fn open(
         return Ok(Attempt::Busy(connection));
     }
     if !about.published {
-        return Err(SourceError::NoPublication {
-            publication: target.publication.clone(),
-        });
+        return Err(SourceError::NoPublication { publication: target.publication.clone() });
     }
 
     let (slot_confirmed, mut reset) = match slot {
         Some(slot) if !slot.lost => (slot.confirmed, None),
         Some(_) => {
             let name = literal(&target.slot);
-            connection
-                .simple_query(&format!("select pg_catalog.pg_drop_replication_slot({name})"))
-                .await?;
-            (
-                connection.create_slot(&target.slot).await?,
-                Some(ResetReason::SlotLost),
-            )
+            connection.simple_query(&format!("select pg_catalog.pg_drop_replication_slot({name})")).await?;
+            (connection.create_slot(&target.slot).await?, Some(ResetReason::SlotLost))
         }
-        None => (
-            connection.create_slot(&target.slot).await?,
-            Some(ResetReason::SlotMissing),
-        ),
+        None => (connection.create_slot(&target.slot).await?, Some(ResetReason::SlotMissing)),
     };
     let mut start = slot_confirmed;
     if let Some(history) = history
@@ -123,14 +113,7 @@ async fn open(
         timeout => STATUS_INTERVAL.min(timeout / 3),
     };
     let stream = answered(connection.start(&target.slot, start, &target.publication)).await?;
-    let opened = Opened {
-        stream,
-        identity,
-        start,
-        reset,
-        slot_confirmed,
-        status_interval,
-    };
+    let opened = Opened { stream, identity, start, reset, slot_confirmed, status_interval };
     Ok(Attempt::Opened(Box::new(opened)))
 }
 
@@ -138,9 +121,7 @@ async fn open(
 /// command: it waits for every transaction in progress.
 async fn answered<T>(command: impl Future<Output = Result<T, StreamError>>) -> Result<T, SourceError> {
     let answer = timeout(ANSWER_TIMEOUT, command).await;
-    Ok(answer.map_err(|_| SourceError::Silent {
-        seconds: ANSWER_TIMEOUT.as_secs(),
-    })??)
+    Ok(answer.map_err(|_| SourceError::Silent { seconds: ANSWER_TIMEOUT.as_secs() })??)
 }
 
 /// Why the server can't continue a history.
@@ -223,11 +204,7 @@ fn read_slot(row: &TextRow, name: &str) -> Result<Slot, SourceError> {
     // One that is being made has no positions yet, and is active.
     let lost =
         row.get("wal_status") == Some("lost") || row.get("restart_lsn").is_none() || confirmed.is_none();
-    Ok(Slot {
-        active,
-        lost: lost && !active,
-        confirmed: confirmed.unwrap_or(Lsn::ZERO),
-    })
+    Ok(Slot { active, lost: lost && !active, confirmed: confirmed.unwrap_or(Lsn::ZERO) })
 }
 
 /// `'text'`, whatever `standard_conforming_strings` is.
@@ -240,27 +217,14 @@ mod tests {
     use super::*;
 
     fn identity(timeline: u32) -> Identity {
-        Identity {
-            system_identifier: "7".to_owned(),
-            timeline,
-            database_oid: 5,
-            database: "app".to_owned(),
-        }
+        Identity { system_identifier: "7".to_owned(), timeline, database_oid: 5, database: "app".to_owned() }
     }
 
     #[test]
     fn history_goes_on_only_where_nothing_can_be_missing() {
-        let history = History {
-            identity: identity(1),
-            processed: Lsn::new(100),
-        };
+        let history = History { identity: identity(1), processed: Lsn::new(100) };
         let broken = |timeline, flushed, confirmed| {
-            broken(
-                &history,
-                &identity(timeline),
-                Lsn::new(flushed),
-                Lsn::new(confirmed),
-            )
+            broken(&history, &identity(timeline), Lsn::new(flushed), Lsn::new(confirmed))
         };
         assert_eq!(broken(1, 100, 100), None);
         assert_eq!(broken(1, 200, 50), None);

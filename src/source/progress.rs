@@ -29,6 +29,8 @@ pub(super) struct Progress {
     confirmed: Lsn,
     oldest_kept: Option<Lsn>,
     clock: ServerClock,
+    /// The end of the server's log, as its last message told it.
+    server_head: Lsn,
 }
 
 impl Progress {
@@ -41,16 +43,14 @@ impl Progress {
             confirmed: Lsn::ZERO,
             oldest_kept: None,
             clock: ServerClock::default(),
+            server_head: Lsn::ZERO,
         }
     }
 
     /// None in an empty process.
     pub(super) fn history(&self) -> Option<History> {
         let identity = self.identity.clone()?;
-        Some(History {
-            identity,
-            processed: self.processed,
-        })
+        Some(History { identity, processed: self.processed })
     }
 
     /// History starts at `start`, and nothing of what was before counts.
@@ -94,24 +94,33 @@ impl Progress {
         self.confirmed
     }
 
-    pub(super) fn observe(&mut self, server_time: PgTimestamp) {
+    pub(super) fn observe(&mut self, server_time: PgTimestamp, server_head: Lsn) {
         self.clock.observe(server_time);
+        self.server_head = server_head;
+    }
+
+    pub(super) fn server_head(&self) -> Lsn {
+        self.server_head
     }
 
     pub(super) fn retain(&mut self, oldest_kept: Option<Lsn>) {
         self.oldest_kept = oldest_kept;
     }
 
+    /// Where the replay window begins by its age and its log: the server's time, and the position that was head then
+    /// or that the log's budget demands, whichever is later. None before the server told its time.
+    pub(super) fn window_start(&self) -> Option<(PgTimestamp, Lsn)> {
+        let now = self.clock.now()?;
+        let max_age = i64::try_from(self.timeline.max_age().as_micros()).unwrap_or(i64::MAX);
+        let time = PgTimestamp::from_micros(now.as_micros().saturating_sub(max_age));
+        Some((time, self.timeline.forgettable(self.confirmed, now).max(self.confirmed)))
+    }
+
     /// Moves what is confirmed as far as it may.
     pub(super) fn confirm(&mut self) -> Lsn {
         if let Some(now) = self.clock.now() {
-            self.confirmed = confirmable(
-                self.confirmed,
-                &self.timeline,
-                self.processed,
-                self.oldest_kept,
-                now,
-            );
+            self.confirmed =
+                confirmable(self.confirmed, &self.timeline, self.processed, self.oldest_kept, now);
             self.timeline.forget_before(self.confirmed);
         }
         self.confirmed

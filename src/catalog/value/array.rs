@@ -67,11 +67,7 @@ pub(super) fn encode(text: &[u8], element: &Shape, delimiter: u8, out: &mut Byte
 
 /// Bounds are written only where one is not 1. JSON has no place for them.
 fn without_bounds(text: &[u8]) -> Option<&[u8]> {
-    if text.starts_with(b"[") {
-        text.get(memchr(b'=', text)? + 1..)
-    } else {
-        Some(text)
-    }
+    if text.starts_with(b"[") { text.get(memchr(b'=', text)? + 1..) } else { Some(text) }
 }
 
 /// The value in front of the closing quote, and what follows that.

@@ -31,10 +31,7 @@ fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn encode(date: &[u8], time: &[u8], minutes: &[u8], era: &[u8], out: &mut BytesMut) -> Option<()> {
-    let plain = |text: &[u8]| {
-        text.iter()
-            .all(|byte| byte.is_ascii_digit() || b" :.+-BC".contains(byte))
-    };
+    let plain = |text: &[u8]| text.iter().all(|byte| byte.is_ascii_digit() || b" :.+-BC".contains(byte));
     if !plain(date) || !plain(time) {
         return None;
     }

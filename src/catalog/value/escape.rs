@@ -62,11 +62,7 @@ fn encode_escape(byte: u8, out: &mut BytesMut) {
         b'\t' => b't',
         _ => {
             let digit = |nibble: u8| {
-                if nibble < 10 {
-                    b'0' + nibble
-                } else {
-                    b'a' + nibble - 10
-                }
+                if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
             };
             out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 0xf)]);
             return;
@@ -106,11 +102,7 @@ mod tests {
             for at in 0..20 {
                 let mut text = vec![b'~'; 20];
                 text[at] = byte;
-                assert_eq!(
-                    first_escaped(&text),
-                    is_escaped(byte).then_some(at),
-                    "{byte:#x} at {at}"
-                );
+                assert_eq!(first_escaped(&text), is_escaped(byte).then_some(at), "{byte:#x} at {at}");
             }
         }
     }

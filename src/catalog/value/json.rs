@@ -28,10 +28,7 @@ fn is_number(text: &[u8]) -> bool {
     match rest {
         [] => true,
         [b'e' | b'E', exponent @ ..] => {
-            let exponent = exponent
-                .strip_prefix(b"+")
-                .or(exponent.strip_prefix(b"-"))
-                .unwrap_or(exponent);
+            let exponent = exponent.strip_prefix(b"+").or(exponent.strip_prefix(b"-")).unwrap_or(exponent);
             !exponent.is_empty() && skip_digits(exponent).is_empty()
         }
         _ => false,
@@ -62,17 +59,9 @@ mod tests {
 
     #[test]
     fn a_number_is_what_json_calls_one() {
-        for number in [
-            "0",
-            "-0",
-            "10",
-            "-1.50",
-            "1e+300",
-            "1e-07",
-            "0.1",
-            "1E5",
-            "123456789012345678901234567890",
-        ] {
+        for number in
+            ["0", "-0", "10", "-1.50", "1e+300", "1e-07", "0.1", "1E5", "123456789012345678901234567890"]
+        {
             assert!(is_number(number.as_bytes()), "{number}");
         }
         for other in [
@@ -105,11 +94,7 @@ mod tests {
     #[test]
     fn broken_json_is_refused() {
         for broken in ["", "{", "[1,]", "nul", "\"a\nb\"", "1 2", "{\"a\":1}}"] {
-            assert_eq!(
-                encode_json(broken.as_bytes(), &mut BytesMut::new()),
-                None,
-                "{broken}"
-            );
+            assert_eq!(encode_json(broken.as_bytes(), &mut BytesMut::new()), None, "{broken}");
         }
     }
 

@@ -49,12 +49,7 @@ fn tuple(cells: &[&str]) -> Tuple {
 }
 
 fn change(operation: Operation, old: Option<OldTuple>, new: Option<&[&str]>) -> RowChange {
-    RowChange {
-        relation: relation(&["id", "site", "note"]),
-        operation,
-        old,
-        new: new.map(tuple),
-    }
+    RowChange { relation: relation(&["id", "site", "note"]), operation, old, new: new.map(tuple) }
 }
 
 fn insert(cells: &[&str]) -> RowChange {
@@ -67,46 +62,20 @@ fn key(id: &str) -> OldTuple {
 
 fn note(mirror: &Mirror, index: usize, value: &str) -> Option<String> {
     let row = mirror.lookup(BAYS, index, &[value.as_bytes()])?;
-    Some(row.cell(0).map_or("null".to_owned(), |text| {
-        String::from_utf8(text.to_vec()).unwrap()
-    }))
+    Some(row.cell(0).map_or("null".to_owned(), |text| String::from_utf8(text.to_vec()).unwrap()))
 }
 
 #[test]
 fn an_unchanged_value_comes_from_the_full_old_row_or_from_the_mirror() {
     let mirror = bays(1 << 20);
     mirror.apply(1, &insert(&["1", "north", "long"])).unwrap();
-    mirror
-        .apply(
-            1,
-            &change(Operation::Update, None, Some(&["1", "south", "unchanged"])),
-        )
-        .unwrap();
+    mirror.apply(1, &change(Operation::Update, None, Some(&["1", "south", "unchanged"]))).unwrap();
     assert_eq!(note(&mirror, 1, "south").as_deref(), Some("long"));
-    mirror
-        .apply(
-            1,
-            &change(
-                Operation::Update,
-                Some(key("1")),
-                Some(&["2", "south", "unchanged"]),
-            ),
-        )
-        .unwrap();
-    assert_eq!(
-        (note(&mirror, 0, "1"), note(&mirror, 0, "2").as_deref()),
-        (None, Some("long"))
-    );
+    mirror.apply(1, &change(Operation::Update, Some(key("1")), Some(&["2", "south", "unchanged"]))).unwrap();
+    assert_eq!((note(&mirror, 0, "1"), note(&mirror, 0, "2").as_deref()), (None, Some("long")));
     let full = OldTuple::Full(tuple(&["2", "south", "other"]));
     mirror
-        .apply(
-            1,
-            &change(
-                Operation::Update,
-                Some(full),
-                Some(&["unchanged", "south", "unchanged"]),
-            ),
-        )
+        .apply(1, &change(Operation::Update, Some(full), Some(&["unchanged", "south", "unchanged"])))
         .unwrap();
     assert_eq!(note(&mirror, 0, "2").as_deref(), Some("other"));
 }
@@ -114,10 +83,7 @@ fn an_unchanged_value_comes_from_the_full_old_row_or_from_the_mirror() {
 #[test]
 fn what_the_snapshot_saw_is_skipped_until_the_barrier_is_passed() {
     let mirror = bays(1 << 20);
-    let loaded = MirrorSnapshot {
-        snapshot: "10:12:10".parse().unwrap(),
-        barrier: Lsn::new(500),
-    };
+    let loaded = MirrorSnapshot { snapshot: "10:12:10".parse().unwrap(), barrier: Lsn::new(500) };
     *mirror.joining() = Joining::Loaded(Arc::new(loaded));
     for (xid, id) in [(9, "seen"), (10, "in progress"), (11, "seen too"), (12, "later")] {
         mirror.apply(xid, &insert(&[id, "north", "x"])).unwrap();
@@ -150,24 +116,13 @@ fn a_column_that_is_gone_reads_as_null_and_is_named() {
 fn a_change_whose_row_can_not_be_told_is_an_error_and_changes_nothing() {
     let mirror = bays(1 << 20);
     mirror.apply(1, &insert(&["1", "north", "x"])).unwrap();
-    let keyless = RowChange {
-        relation: relation(&["site", "note"]),
-        ..insert(&["north", "y"])
-    };
-    for change in [
-        keyless,
-        change(Operation::Delete, Some(key("null")), None),
-        change(Operation::Delete, None, None),
-    ] {
-        assert!(
-            matches!(mirror.apply(1, &change), Err(MirrorError::NoKey { .. })),
-            "{change:?}"
-        );
+    let keyless = RowChange { relation: relation(&["site", "note"]), ..insert(&["north", "y"]) };
+    for change in
+        [keyless, change(Operation::Delete, Some(key("null")), None), change(Operation::Delete, None, None)]
+    {
+        assert!(matches!(mirror.apply(1, &change), Err(MirrorError::NoKey { .. })), "{change:?}");
     }
-    assert_eq!(
-        (mirror.len(BAYS), note(&mirror, 0, "1").as_deref()),
-        (1, Some("x"))
-    );
+    assert_eq!((mirror.len(BAYS), note(&mirror, 0, "1").as_deref()), (1, Some("x")));
 }
 
 #[test]
@@ -182,9 +137,7 @@ fn a_full_mirror_names_the_table_and_the_limit() {
     };
     assert_eq!((table, limit_bytes), (TableName::parse("bays"), 1000));
     assert_eq!(mirror.len(BAYS), 1);
-    mirror
-        .apply(1, &change(Operation::Update, None, Some(&["1", "south", "y"])))
-        .unwrap();
+    mirror.apply(1, &change(Operation::Update, None, Some(&["1", "south", "y"]))).unwrap();
 }
 
 #[test]

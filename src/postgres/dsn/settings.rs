@@ -74,7 +74,7 @@ impl Settings {
 
     fn take(&mut self, parameter: Parameter) -> Option<String> {
         let last = self.0.iter().rposition(|(set, _)| *set == parameter)?;
-        Some(self.0.swap_remove(last).1).filter(|value| !value.is_empty())
+        Some(self.0.remove(last).1).filter(|value| !value.is_empty())
     }
 
     pub(super) fn into_dsn(mut self) -> Result<Dsn, DsnError> {

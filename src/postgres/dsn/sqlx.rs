@@ -1,6 +1,6 @@
 //! The same connection for sqlx, which the migrations use.
 
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use ::sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::{ChannelBinding, Dsn, Host, RootCert, SslMode};
 

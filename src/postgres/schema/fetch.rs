@@ -124,36 +124,21 @@ fn read_table(row: &Row) -> Result<Table, SchemaError> {
         "i" => indexes
             .iter()
             .find(|index| index.identity)
-            .map_or(ReplicaIdentity::Nothing, |index| {
-                ReplicaIdentity::Index(index.name.clone())
-            }),
+            .map_or(ReplicaIdentity::Nothing, |index| ReplicaIdentity::Index(index.name.clone())),
         "n" => ReplicaIdentity::Nothing,
         _ => ReplicaIdentity::Default,
     };
-    let primary_key = indexes
-        .iter()
-        .find(|index| index.primary)
-        .map(|index| index.columns.clone());
+    let primary_key = indexes.iter().find(|index| index.primary).map(|index| index.columns.clone());
     let identity_indexes = indexes
         .into_iter()
         .filter(|index| index.usable)
-        .map(|index| IdentityIndex {
-            name: index.name,
-            columns: index.columns,
-        })
+        .map(|index| IdentityIndex { name: index.name, columns: index.columns })
         .collect();
     let partitioned: bool = row.try_get("partitioned")?;
     Ok(Table {
         oid: row.try_get("oid")?,
-        name: TableName {
-            schema: row.try_get("schema")?,
-            name: row.try_get("name")?,
-        },
-        kind: if partitioned {
-            TableKind::Partitioned
-        } else {
-            TableKind::Ordinary
-        },
+        name: TableName { schema: row.try_get("schema")?, name: row.try_get("name")? },
+        kind: if partitioned { TableKind::Partitioned } else { TableKind::Ordinary },
         logged: row.try_get("logged")?,
         columns: columns
             .into_iter()
@@ -168,9 +153,7 @@ fn read_table(row: &Row) -> Result<Table, SchemaError> {
         primary_key: primary_key.unwrap_or_default(),
         replica_identity,
         identity_indexes,
-        root: root_schema
-            .zip(root)
-            .map(|(schema, name)| TableName { schema, name }),
+        root: root_schema.zip(root).map(|(schema, name)| TableName { schema, name }),
     })
 }
 
@@ -182,34 +165,19 @@ fn read_type(row: &Row) -> Result<Type, SchemaError> {
         "b" if Types::is_vector(oid) => TypeKind::Vector { element },
         "b" if is_array => {
             let delimiter: &str = row.try_get("delimiter")?;
-            TypeKind::Array {
-                element,
-                delimiter: delimiter.bytes().next().unwrap_or(b','),
-            }
+            TypeKind::Array { element, delimiter: delimiter.bytes().next().unwrap_or(b',') }
         }
-        "d" => TypeKind::Domain {
-            base: row.try_get("base")?,
-        },
+        "d" => TypeKind::Domain { base: row.try_get("base")? },
         "e" => TypeKind::Enum,
         "c" => {
             let fields: Vec<FetchedField> = serde_json::from_str(row.try_get("fields")?)?;
-            let fields = fields.into_iter().map(|field| Field {
-                name: field.name,
-                type_oid: field.type_oid,
-            });
-            TypeKind::Composite {
-                fields: fields.collect(),
-            }
+            let fields = fields.into_iter().map(|field| Field { name: field.name, type_oid: field.type_oid });
+            TypeKind::Composite { fields: fields.collect() }
         }
         "r" => TypeKind::Range,
         "m" => TypeKind::Multirange,
         "p" => TypeKind::Pseudo,
         _ => TypeKind::Base,
     };
-    Ok(Type {
-        oid,
-        schema: row.try_get("schema")?,
-        name: row.try_get("name")?,
-        kind,
-    })
+    Ok(Type { oid, schema: row.try_get("schema")?, name: row.try_get("name")?, kind })
 }

@@ -57,16 +57,14 @@ pub struct Types {
 }
 
 impl Types {
+    /// The oid of `text`.
+    pub const TEXT: u32 = 25;
+
     /// The types that every server has, under the oids that they have on every server.
     #[must_use]
     pub fn builtin() -> Self {
         let scalar = |&(oid, name, array): &(u32, &str, u32)| {
-            let base = |kind| Type {
-                oid,
-                schema: CATALOG.to_owned(),
-                name: name.to_owned(),
-                kind,
-            };
+            let base = |kind| Type { oid, schema: CATALOG.to_owned(), name: name.to_owned(), kind };
             let this = match oid {
                 INT2VECTOR => base(TypeKind::Vector { element: INT2 }),
                 OIDVECTOR => base(TypeKind::Vector { element: OID }),
@@ -75,19 +73,8 @@ impl Types {
                 _ => base(TypeKind::Base),
             };
             let delimiter = if oid == BOX { b';' } else { b',' };
-            let kind = TypeKind::Array {
-                element: oid,
-                delimiter,
-            };
-            [
-                this,
-                Type {
-                    oid: array,
-                    schema: CATALOG.to_owned(),
-                    name: format!("_{name}"),
-                    kind,
-                },
-            ]
+            let kind = TypeKind::Array { element: oid, delimiter };
+            [this, Type { oid: array, schema: CATALOG.to_owned(), name: format!("_{name}"), kind }]
         };
         BUILTIN.iter().flat_map(scalar).collect()
     }
@@ -107,6 +94,11 @@ impl Types {
         self.by_oid.get(&oid)
     }
 
+    /// In no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Type> {
+        self.by_oid.values()
+    }
+
     #[must_use]
     pub fn kind(&self, oid: u32) -> Option<&TypeKind> {
         self.get(oid).map(|this| &this.kind)
@@ -119,10 +111,7 @@ impl Types {
             Some(&TypeKind::Domain { base }) => Some(base),
             _ => None,
         };
-        std::iter::successors(Some(oid), under)
-            .take(MAX_DEPTH)
-            .last()
-            .unwrap_or(oid)
+        std::iter::successors(Some(oid), under).take(MAX_DEPTH).last().unwrap_or(oid)
     }
 
     /// The two arrays whose text output has no braces.
@@ -133,9 +122,7 @@ impl Types {
 
 impl FromIterator<Type> for Types {
     fn from_iter<I: IntoIterator<Item = Type>>(types: I) -> Self {
-        Self {
-            by_oid: types.into_iter().map(|this| (this.oid, this)).collect(),
-        }
+        Self { by_oid: types.into_iter().map(|this| (this.oid, this)).collect() }
     }
 }
 
@@ -180,27 +167,9 @@ mod tests {
     fn builtin_types_have_their_arrays() {
         let types = Types::builtin();
         assert_eq!(types.kind(23), Some(&TypeKind::Base));
-        assert_eq!(
-            types.kind(1007),
-            Some(&TypeKind::Array {
-                element: 23,
-                delimiter: b','
-            })
-        );
-        assert_eq!(
-            types.kind(1020),
-            Some(&TypeKind::Array {
-                element: BOX,
-                delimiter: b';'
-            })
-        );
-        assert_eq!(
-            types.kind(1006),
-            Some(&TypeKind::Array {
-                element: INT2VECTOR,
-                delimiter: b','
-            })
-        );
+        assert_eq!(types.kind(1007), Some(&TypeKind::Array { element: 23, delimiter: b',' }));
+        assert_eq!(types.kind(1020), Some(&TypeKind::Array { element: BOX, delimiter: b';' }));
+        assert_eq!(types.kind(1006), Some(&TypeKind::Array { element: INT2VECTOR, delimiter: b',' }));
         assert_eq!(types.kind(3904), Some(&TypeKind::Range));
         assert_eq!(types.kind(4451), Some(&TypeKind::Multirange));
         assert!(!types.knows(16_384));

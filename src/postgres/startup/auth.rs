@@ -161,3 +161,6 @@ fn name(kind: u32) -> String {
         other => format!("number {other}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,356 @@
+//! The one task in commit order: source to mirror to catalog to journal.
+//!
+//! ```text
+//! Transaction ─► begin ─► each change: mirror.apply, map, append ─► (more that has already come) ─► publish
+//! Position    ────────────────────────────────────────────────────────────────────────────────► publish
+//! Reset, the first Connected ─► a new history: empty journals, the mirror read again
+//! ```
+//!
+//! Streams see a transaction whole or not at all: its events are appended first and published at its end. What is
+//! published counts as dealt with when the source is asked for more, and is confirmed only when no journal needs it
+//! for replay any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use super::epoch::epoch;
+use super::housekeeping::Housekeeping;
+use super::prepare::{chain, query_kind};
+use super::stopping;
+use crate::catalog::{Compiled, Mapper};
+use crate::journal::Journals;
+use crate::mirror::{LoadError, Mirror};
+use crate::postgres::schema::Types;
+use crate::postgres::{Dsn, Lsn, client};
+use crate::source::{
+    Backoff, Change, Changes, ErrorKind, Identity, SourceError, SourceItem, Transaction, Visibility, WalSource,
+};
+use crate::telemetry::{Metrics, Phase, Readiness, Reason, State};
+
+/// How often the window is trimmed and the gauges are set.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Changes between two signs of life to the server, and between two chances for other tasks.
+const CHANGES_A_PULSE: u32 = 256;
+
+/// How long work that awaits something else may keep the server without a sign of life.
+const PULSE: Duration = Duration::from_secs(1);
+
+/// For how long transactions that have already come may hold up the publishing of the first.
+const BURST: Duration = Duration::from_millis(1);
+
+/// Keys of readiness's reasons.
+const SOURCE: &str = "source";
+const MIRROR: &str = "mirror";
+
+/// What the pipeline is built from.
+pub(super) struct Parts {
+    pub(super) dsn: Dsn,
+    pub(super) source: WalSource,
+    pub(super) mirror: Arc<Mirror>,
+    pub(super) mapper: Mapper,
+    pub(super) journals: Arc<Journals>,
+    pub(super) visibility: Arc<Visibility>,
+    pub(super) housekeeping: Housekeeping,
+    pub(super) readiness: Readiness,
+    pub(super) metrics: Metrics,
+}
+
+pub(super) struct Pipeline {
+    parts: Parts,
+    compiled: Arc<Compiled>,
+    /// None until the first connection: there is no history yet.
+    identity: Option<Identity>,
+    /// Ended by `stop` only: a wait that something else must be able to break off.
+    stopped: watch::Receiver<bool>,
+}
+
+/// The worker was asked to stop while the pipeline waited.
+struct Stopped;
+
+impl Pipeline {
+    pub(super) fn new(parts: Parts, stopped: watch::Receiver<bool>) -> Self {
+        let compiled = Arc::clone(parts.mapper.compiled());
+        Self { parts, compiled, identity: None, stopped }
+    }
+
+    /// Until it is stopped: the transaction in hand is finished then, and what was dealt with is confirmed.
+    ///
+    /// # Errors
+    /// The source can never work, or a spooled transaction can't be read back.
+    pub(super) async fn run(mut self) -> anyhow::Result<()> {
+        let mut housekeeping = interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let stop = stopping(self.stopped.clone());
+        tokio::pin!(stop);
+        loop {
+            let item = tokio::select! {
+                biased;
+                // A busy source must not keep the worker from stopping, nor from keeping its bounds.
+                () = &mut stop => break,
+                _ = housekeeping.tick() => {
+                    self.keep_house();
+                    continue;
+                }
+                item = self.parts.source.next() => item?,
+            };
+            if let Err(Stopped) = self.take(item).await? {
+                break;
+            }
+        }
+        self.keep_house();
+        self.parts.source.shutdown().await;
+        Ok(())
+    }
+
+    async fn take(&mut self, item: SourceItem) -> anyhow::Result<Result<(), Stopped>> {
+        match item {
+            SourceItem::Transaction(transaction) => return self.burst(transaction).await,
+            SourceItem::Position { lsn, .. } => {
+                self.publish(lsn);
+                self.parts.visibility.advance(lsn);
+            }
+            SourceItem::Connected { identity, start } => {
+                self.parts.readiness.mend(SOURCE);
+                if self.identity.is_none() {
+                    return Ok(self.begin_history(identity, start).await);
+                }
+                self.parts.metrics.reconnects.inc();
+                self.admit();
+            }
+            SourceItem::Reset { identity, start, .. } => return Ok(self.begin_history(identity, start).await),
+            SourceItem::Disconnected { kind, standby, error, retry_in } => {
+                tracing::warn!(error, retry_in_ms = retry_in.as_millis(), "the source is away");
+                self.disconnected(kind, standby, error);
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Nothing of before counts: ids begin anew, and the mirror is read from the database.
+    async fn begin_history(&mut self, identity: Identity, start: Lsn) -> Result<(), Stopped> {
+        // `Connected` follows a `Reset` that has said it all.
+        if self.identity.as_ref() == Some(&identity) && self.parts.journals.head() == start {
+            return Ok(());
+        }
+        let epoch = epoch(&identity, "wal", self.compiled.fingerprint());
+        self.parts.readiness.enter(Phase::Starting);
+        self.parts.mapper.set_epoch(epoch);
+        self.parts.journals.reset(epoch, start);
+        self.parts.visibility.reset(start);
+        self.identity = Some(identity);
+        tracing::info!(%epoch, %start, "history begins");
+        self.load_mirror().await
+    }
+
+    /// Reads the mirror, however long that takes: without it nothing can be mapped, and nobody judged.
+    async fn load_mirror(&mut self) -> Result<(), Stopped> {
+        let mut backoff = Backoff::new();
+        loop {
+            let (mirror, dsn) = (Arc::clone(&self.parts.mirror), self.parts.dsn.clone());
+            let loaded = self.meanwhile(async move { load(&mirror, &dsn).await }).await?;
+            let error = match loaded {
+                Ok(()) => {
+                    self.parts.readiness.mend(MIRROR);
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            self.parts.readiness.degrade(MIRROR, Reason::new(chain(&error)));
+            let delay = backoff.delay(error.kind());
+            self.meanwhile(sleep(delay)).await?;
+        }
+    }
+
+    /// Awaits something that may take long, while the server hears that we live.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stopped> {
+        let stop = stopping(self.stopped.clone());
+        tokio::pin!(work, stop);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => return Err(Stopped),
+                done = timeout(PULSE, &mut work) => match done {
+                    Ok(done) => return Ok(done),
+                    Err(_) => self.parts.source.pulse().await,
+                },
+            }
+        }
+    }
+
+    /// A transaction, and those that have come with it: published together, so that a backlog costs one look at the
+    /// streams a burst and not one a transaction.
+    async fn burst(&mut self, first: Transaction) -> anyhow::Result<Result<(), Stopped>> {
+        let began = Instant::now();
+        let mut next = Some(first);
+        let mut done = Vec::new();
+        while let Some(transaction) = next.take() {
+            if let Err(Stopped) = self.apply(&transaction).await? {
+                // None of the burst was published: all of it comes again.
+                self.parts.journals.discard_unpublished();
+                return Ok(Err(Stopped));
+            }
+            done.push((transaction.xid, transaction.end_lsn));
+            let whole = matches!(transaction.changes, Changes::Memory(_)) && began.elapsed() < BURST;
+            if whole && let Some(SourceItem::Transaction(transaction)) = self.parts.source.try_next() {
+                next = Some(transaction);
+            }
+        }
+        if let Some((_, end)) = done.last() {
+            self.publish(*end);
+        }
+        for (xid, end) in done {
+            self.parts.visibility.record(xid, end);
+        }
+        Ok(Ok(()))
+    }
+
+    /// Appends a transaction's events.
+    async fn apply(&mut self, transaction: &Transaction) -> anyhow::Result<Result<(), Stopped>> {
+        const UNREADABLE: &str = "a spooled transaction can't be read back";
+        self.parts.metrics.transactions.inc();
+        self.parts.metrics.changes.inc_by(transaction.changes.len());
+        self.parts.metrics.spooled.inc_by(u64::from(matches!(transaction.changes, Changes::Spooled(_))));
+        self.parts.mapper.begin(transaction).context(UNREADABLE)?;
+        let mut changes = transaction.reader().context(UNREADABLE)?;
+        let mut until_pulse = CHANGES_A_PULSE;
+        while let Some(change) = changes.next().context(UNREADABLE)? {
+            if let Err(Stopped) = self.mirror(transaction.xid, change).await? {
+                return Ok(Err(Stopped));
+            }
+            let journals = &self.parts.journals;
+            self.parts.mapper.map_change(change, &self.parts.mirror, &mut |event| {
+                if !journals.append(event) {
+                    tracing::error!("an event came out of order and was dropped");
+                }
+            });
+            until_pulse -= 1;
+            if until_pulse == 0 {
+                until_pulse = CHANGES_A_PULSE;
+                self.parts.source.pulse().await;
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Lets the mirror follow a change, and learns the types of its table where they are new.
+    async fn mirror(&mut self, xid: u32, change: &Change) -> anyhow::Result<Result<(), Stopped>> {
+        let mut lost = None;
+        match change {
+            Change::Row(row) => {
+                lost = self.parts.mirror.apply(xid, row).err();
+                if self.parts.mapper.unknown_types(&row.relation)
+                    && let Err(Stopped) = self.learn_types().await
+                {
+                    return Ok(Err(Stopped));
+                }
+            }
+            Change::Truncate(relations) => {
+                self.parts.mirror.truncate(xid, relations);
+            }
+            Change::Emit(_) => {}
+        }
+        let Some(error) = lost else { return Ok(Ok(())) };
+        // What access and lookups read is behind now: nobody is let in until it was read again.
+        self.parts.readiness.degrade(MIRROR, Reason::new(chain(&error)));
+        self.parts.readiness.enter(Phase::Starting);
+        Ok(self.load_mirror().await)
+    }
+
+    /// Types that were made after the worker started. One attempt a relation: unknown ones go out as text.
+    async fn learn_types(&mut self) -> Result<(), Stopped> {
+        let dsn = self.parts.dsn.clone();
+        let mut backoff = Backoff::new();
+        loop {
+            let dsn = dsn.clone();
+            let fetched = self.meanwhile(async move { types(&dsn).await }).await?;
+            match fetched {
+                Ok(types) => {
+                    self.parts.mapper.set_types(Arc::new(types));
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "types of the database could not be read");
+                    self.meanwhile(sleep(backoff.delay(error.kind()))).await?;
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, head: Lsn) {
+        self.parts.journals.publish(head);
+        self.parts.source.retain(self.parts.journals.oldest_kept());
+        self.admit();
+    }
+
+    /// A worker that serves a history goes on with what its journals have; one without waits its turn.
+    fn disconnected(&mut self, kind: ErrorKind, standby: bool, error: String) {
+        if kind == ErrorKind::Operator {
+            self.parts.readiness.degrade(SOURCE, Reason::new(error));
+        }
+        match self.parts.readiness.state() {
+            State::Starting | State::Standby if standby => self.parts.readiness.enter(Phase::Standby),
+            State::Starting | State::Standby => self.parts.readiness.enter(Phase::Starting),
+            _ => self.parts.readiness.enter(Phase::SourceDown),
+        };
+    }
+
+    /// Lets streams in, once the stream has passed what the mirror was read at.
+    fn admit(&mut self) {
+        if self.parts.mirror.advance(self.parts.journals.head()) {
+            self.parts.readiness.enter(Phase::Live);
+        }
+    }
+
+    fn keep_house(&mut self) {
+        let Parts { source, mirror, mapper, journals, housekeeping, readiness, metrics, .. } = &mut self.parts;
+        if let Some((time, lsn)) = source.window_start() {
+            journals.evict_before(time.unix_millis(), lsn);
+            source.retain(journals.oldest_kept());
+        }
+        housekeeping.tell(source, mirror, mapper, journals, readiness, metrics);
+    }
+}
+
+/// Why the mirror, or the types, could not be read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Connect(#[from] SourceError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("the types of the database can't be read")]
+    Types(#[from] crate::postgres::schema::SchemaError),
+}
+
+impl ReadError {
+    fn kind(&self) -> ErrorKind {
+        use crate::postgres::schema::SchemaError;
+        match self {
+            Self::Connect(error) => error.kind(),
+            Self::Load(LoadError::Query(error) | LoadError::Schema(SchemaError::Query(error)))
+            | Self::Types(SchemaError::Query(error)) => query_kind(error),
+            Self::Load(_) | Self::Types(_) => ErrorKind::Operator,
+        }
+    }
+}
+
+async fn load(mirror: &Mirror, dsn: &Dsn) -> Result<(), ReadError> {
+    if mirror.is_empty() {
+        return Ok(());
+    }
+    let client = client::connect(dsn).await.map_err(SourceError::from)?;
+    let snapshot = mirror.load(&client).await?;
+    tracing::info!(barrier = %snapshot.barrier, bytes = mirror.bytes(), "mirror read");
+    Ok(())
+}
+
+async fn types(dsn: &Dsn) -> Result<Types, ReadError> {
+    let client = client::connect(dsn).await.map_err(SourceError::from)?;
+    Ok(Types::fetch(&client).await?)
+}

@@ -1,0 +1,173 @@
+//! What has to be known before anything flows: the catalog, the schema that it is compiled against, and whether the
+//! database can be a source at all.
+
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use tokio::time::sleep;
+use tokio_postgres::error::SqlState;
+
+use super::Worker;
+use crate::access::Memberships;
+use crate::catalog::{Catalog, CatalogErrors, Compiled};
+use crate::config::{Config, Secret, SourceKind};
+use crate::mirror::MirrorSpec;
+use crate::postgres::client::{self, Client};
+use crate::postgres::schema::{Schema, SchemaError};
+use crate::source::{Backoff, ErrorKind, SourceError, sqlstate};
+use crate::telemetry::Reason;
+
+/// The reason under which readiness tells that the worker can't begin.
+const DATABASE: &str = "database";
+
+/// The reason under which it tells that emitted events can't be verified.
+const EMIT: &str = "emit";
+
+/// Everything that the rest of the worker is built from.
+pub(super) struct Prepared {
+    pub(super) compiled: Arc<Compiled>,
+    pub(super) schema: Schema,
+    pub(super) mirror_specs: Vec<MirrorSpec>,
+    /// The key of `walcast.emit`'s signatures, in hexadecimal; none where it can't be read.
+    pub(super) emit_secret: Option<Secret>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PrepareError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("the database refused a query")]
+    Query(#[from] tokio_postgres::Error),
+    #[error("the schema can't be read")]
+    Schema(#[from] SchemaError),
+    #[error("the catalog does not fit the database")]
+    Catalog(#[from] CatalogErrors),
+    #[error("wal_level is {0}, and reading the log needs logical: alter system, then restart the server")]
+    WalLevel(String),
+    #[error("source.kind = \"outbox\" is not served by this version: say \"wal\" or \"auto\"")]
+    Outbox,
+}
+
+impl PrepareError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Source(error) => error.kind(),
+            Self::Query(error) | Self::Schema(SchemaError::Query(error)) => query_kind(error),
+            Self::Schema(_) | Self::WalLevel(_) => ErrorKind::Operator,
+            Self::Catalog(_) | Self::Outbox => ErrorKind::Fatal,
+        }
+    }
+
+    fn reason(&self) -> Reason {
+        let reason = Reason::new(chain(self));
+        match self {
+            Self::WalLevel(_) => reason.mended_by("ALTER SYSTEM SET wal_level = logical;"),
+            _ => reason,
+        }
+    }
+}
+
+/// What to do about a query that failed: a broken connection has no SQLSTATE.
+pub(super) fn query_kind(error: &tokio_postgres::Error) -> ErrorKind {
+    error.code().map_or(ErrorKind::Transient, |state| sqlstate(state.code()))
+}
+
+/// An error and what caused it, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let deeper = error.to_string();
+        // Errors that print their cause themselves would say it twice.
+        if !text.contains(&deeper) {
+            text.push_str(": ");
+            text.push_str(&deeper);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The configured catalog as it was written.
+///
+/// # Errors
+/// There is none, or it is wrong.
+pub(super) fn catalog(config: &Config, reference: bool) -> anyhow::Result<Catalog> {
+    match &config.catalog.path {
+        Some(path) => Catalog::load(path).context("catalog.path"),
+        None if reference => Ok(Catalog::reference()),
+        None => Err(anyhow!("no catalog: set catalog.path, or serve the reference domain")),
+    }
+}
+
+/// Tries until it succeeds; what stands in the way is told by readiness.
+///
+/// # Errors
+/// What no waiting mends.
+pub(super) async fn prepare(worker: &Worker, catalog: &Catalog) -> anyhow::Result<Prepared> {
+    let mut backoff = Backoff::new();
+    loop {
+        let error = match attempt(worker, catalog).await {
+            Ok(prepared) => {
+                worker.readiness.mend(DATABASE);
+                return Ok(prepared);
+            }
+            Err(error) => error,
+        };
+        let kind = error.kind();
+        if kind == ErrorKind::Fatal {
+            return Err(error.into());
+        }
+        worker.readiness.degrade(DATABASE, error.reason());
+        sleep(backoff.delay(kind)).await;
+    }
+}
+
+async fn attempt(worker: &Worker, catalog: &Catalog) -> Result<Prepared, PrepareError> {
+    let client = client::connect(&worker.dsn).await.map_err(SourceError::from)?;
+    check_source(&client, worker.config.source.kind).await?;
+    let schema = Schema::fetch(&client).await?;
+    let (compiled, missing) = catalog.compile_lenient(&schema)?;
+    for error in &missing {
+        worker.readiness.degrade(format!("catalog {}", error.place), Reason::new(error.message.clone()));
+    }
+    let mut mirror_specs = compiled.mirror_specs().to_vec();
+    Memberships::require(&worker.config.access, &mut mirror_specs);
+    let emit_secret = emit_secret(worker, &client).await?;
+    Ok(Prepared { compiled: Arc::new(compiled), schema, mirror_specs, emit_secret })
+}
+
+/// `auto` picks the log: the only source of this version.
+async fn check_source(client: &Client, kind: SourceKind) -> Result<(), PrepareError> {
+    if kind == SourceKind::Outbox {
+        return Err(PrepareError::Outbox);
+    }
+    let wal_level: String = client.query_one("select current_setting('wal_level')", &[]).await?.try_get(0)?;
+    if wal_level != "logical" {
+        return Err(PrepareError::WalLevel(wal_level));
+    }
+    Ok(())
+}
+
+/// Without the secret only emitted events are missing, so everything else goes on.
+async fn emit_secret(worker: &Worker, client: &Client) -> Result<Option<Secret>, PrepareError> {
+    let read = client.query_one("select encode(value, 'hex') from walcast.secret", &[]).await;
+    let error = match read {
+        Ok(row) => {
+            worker.readiness.mend(EMIT);
+            return Ok(Some(Secret::new(row.try_get(0)?)));
+        }
+        Err(error) => error,
+    };
+    let text = match error.code() {
+        Some(&(SqlState::UNDEFINED_TABLE | SqlState::INVALID_SCHEMA_NAME)) => {
+            "walcast.emit is not there: run `walcast migrate`"
+        }
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            "events of walcast.emit are dropped: this role may not read walcast.secret; run `walcast setup --role`"
+        }
+        _ => return Err(error.into()),
+    };
+    worker.readiness.degrade(EMIT, Reason::new(text));
+    Ok(None)
+}

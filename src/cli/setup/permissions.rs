@@ -1,0 +1,89 @@
+//! What roles need in schema `walcast`: the worker's to verify emitted events, an application's to emit them.
+
+use std::fmt;
+
+use anyhow::Context;
+use postgres_protocol::escape::escape_identifier;
+
+use super::Roles;
+use crate::cli::exit::Usage;
+use crate::postgres::Client;
+
+const EMIT: &str = "walcast.emit(text, text, jsonb, text, jsonb, jsonb)";
+
+const EXISTS: &str = "select exists (select from pg_catalog.pg_roles where rolname = $1)";
+const MAY_ENTER: &str = "select pg_catalog.has_schema_privilege($1, 'walcast', 'usage')";
+const MAY_READ: &str = "select pg_catalog.has_table_privilege($1, 'walcast.secret', 'select')";
+const MAY_EMIT: &str = "select pg_catalog.has_function_privilege($1, $2, 'execute')";
+
+/// Grants that are missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Permissions {
+    grants: Vec<String>,
+}
+
+impl Permissions {
+    pub(super) async fn find(client: &Client, roles: &Roles) -> anyhow::Result<Self> {
+        let mut found = Self::default();
+        if roles.worker.is_none() && roles.emitters.is_empty() {
+            return Ok(found);
+        }
+        let made = "select pg_catalog.to_regprocedure($1) is not null";
+        if !client.query_one(made, &[&EMIT]).await?.try_get::<_, bool>(0)? {
+            return Err(Usage("schema walcast is missing: run walcast migrate first".to_owned()).into());
+        }
+        if let Some(role) = &roles.worker {
+            found.enter(client, role).await?;
+            if !client.query_one(MAY_READ, &[role]).await?.try_get::<_, bool>(0)? {
+                found.add(format!("grant select on walcast.secret to {}", escape_identifier(role)));
+            }
+        }
+        for role in &roles.emitters {
+            found.enter(client, role).await?;
+            if !client.query_one(MAY_EMIT, &[role, &EMIT]).await?.try_get::<_, bool>(0)? {
+                found.add(format!("grant execute on function {EMIT} to {}", escape_identifier(role)));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn enter(&mut self, client: &Client, role: &String) -> anyhow::Result<()> {
+        if !client.query_one(EXISTS, &[role]).await?.try_get::<_, bool>(0)? {
+            return Err(Usage(format!("role {role} does not exist")).into());
+        }
+        if !client.query_one(MAY_ENTER, &[role]).await?.try_get::<_, bool>(0)? {
+            self.add(format!("grant usage on schema walcast to {}", escape_identifier(role)));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, grant: String) {
+        if !self.grants.contains(&grant) {
+            self.grants.push(grant);
+        }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.grants.is_empty()
+    }
+
+    pub(super) async fn grant(&self, client: &Client) -> anyhow::Result<()> {
+        for grant in &self.grants {
+            client.batch_execute(grant).await.with_context(|| grant.clone())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Permissions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "-- The worker verifies what walcast.emit wrote; applications call it.")?;
+        for grant in &self.grants {
+            writeln!(f, "{grant};")?;
+        }
+        Ok(())
+    }
+}

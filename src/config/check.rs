@@ -1,0 +1,260 @@
+//! What values must be beyond their type.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::preset::Preset;
+use super::{ByteSize, Config};
+
+/// Paths that are the worker's own.
+const RESERVED: [&str; 9] = [
+    "/",
+    "/health",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/api/realtime/stream",
+    "/api/realtime/events",
+    "/api/realtime/tickets",
+    "/api/realtime/stats",
+];
+
+/// HS256 wants a key of at least the hash's length (RFC 7518, 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+const MIB: u64 = 1 << 20;
+
+/// What is wrong, as pairs of a setting's name and what it must be.
+pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
+    let mut wrong = Vec::new();
+    let mut must = |holds: bool, name: &'static str, text: &str| {
+        if !holds {
+            wrong.push((name, format!("{name} must be {text}")));
+        }
+    };
+
+    if let Some(url) = &config.database.url {
+        let known = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme));
+        must(known, "database.url", "a URL such as \"postgres://user@localhost:5432/app\"");
+    }
+    let slot_byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    let slot_fits = config
+        .source
+        .slot
+        .as_ref()
+        .is_none_or(|slot| (1..=63).contains(&slot.len()) && slot.bytes().all(slot_byte));
+    must(slot_fits, "source.slot", "a slot's name: at most 63 of a-z, 0-9 and _");
+    must(
+        (1..=63).contains(&config.source.publication.len()),
+        "source.publication",
+        "a name of 1 to 63 bytes",
+    );
+
+    let at_least = |size: ByteSize, least: u64| size >= ByteSize(least);
+    must(at_least(config.source.max_transaction, 64 << 10), "source.max_transaction", "at least \"64KiB\"");
+    must(config.replay.max_age >= Duration::from_secs(1), "replay.max_age", "at least \"1s\"");
+    must(at_least(config.replay.max_memory, MIB), "replay.max_memory", "at least \"1MiB\"");
+    must(
+        at_least(config.replay.max_wal, 16 * MIB),
+        "replay.max_wal",
+        "at least \"16MiB\", a segment of the log",
+    );
+    must(at_least(config.journal.max_event, 1 << 10), "journal.max_event", "at least \"1KiB\"");
+    must(
+        config.journal.max_event <= config.replay.max_memory,
+        "journal.max_event",
+        "at most replay.max_memory: an event must fit in the journals",
+    );
+    must(at_least(config.mirror.max_memory, MIB), "mirror.max_memory", "at least \"1MiB\"");
+
+    must(config.http.keepalive >= Duration::from_secs(1), "http.keepalive", "at least \"1s\"");
+    must(config.http.write_timeout >= Duration::from_secs(1), "http.write_timeout", "at least \"1s\"");
+    must(
+        config.http.admin_listen.is_none_or(|admin| admin != config.http.listen || admin.port() == 0),
+        "http.admin_listen",
+        "another address than http.listen",
+    );
+    for origin in config.http.allowed_origins.iter().filter(|origin| !is_origin(origin)) {
+        let text = "origins such as \"https://app.example.com\": scheme, host in lower case, port unless it is the default";
+        must(false, "http.allowed_origins", &format!("{text}; {origin:?} is not"));
+    }
+    for proxy in config.http.trusted_proxies.iter().filter(|proxy| !is_network(proxy)) {
+        let text = format!("addresses or networks such as \"10.0.0.0/8\"; {proxy:?} is not");
+        must(false, "http.trusted_proxies", &text);
+    }
+
+    if let Some(secret) = &config.access.jwt_secret {
+        let text = "at least 32 bytes long, such as what `openssl rand -hex 32` prints";
+        must(secret.expose().len() >= MIN_SECRET_BYTES, "access.jwt_secret", text);
+    }
+    let cookie_fits =
+        config.access.cookie.as_ref().is_none_or(|name| !name.is_empty() && name.bytes().all(is_token));
+    must(cookie_fits, "access.cookie", "a cookie's name: letters, digits and -_.");
+    if let Some(memberships) = &config.access.memberships {
+        must(
+            !memberships.table.is_empty(),
+            "access.memberships.table",
+            "given with the others of its section",
+        );
+        must(
+            !memberships.organization.is_empty(),
+            "access.memberships.organization",
+            "given with the others of its section",
+        );
+        must(!memberships.user.is_empty(), "access.memberships.user", "given with the others of its section");
+    }
+    if let Some(organizations) = &config.access.organizations {
+        must(
+            !organizations.table.is_empty(),
+            "access.organizations.table",
+            "given with the others of its section",
+        );
+        must(!organizations.id.is_empty(), "access.organizations.id", "given with the others of its section");
+        must(
+            !organizations.name.is_empty(),
+            "access.organizations.name",
+            "given with the others of its section",
+        );
+    }
+    for channel in config.channels.extra.iter().filter(|channel| !is_name(channel)) {
+        must(false, "channels.extra", &format!("{NAMES}; {channel:?} is not"));
+    }
+    wrong
+}
+
+const NAMES: &str = "names of 1 to 100 of A-Z, a-z, 0-9 and ._:-";
+
+/// What is wrong with a preset.
+pub(super) fn check_preset(preset: &Preset) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let path = &preset.path;
+    let plain = |b: u8| b.is_ascii_graphic() && !b"{}*?#%\"\\<>^`|".contains(&b);
+    if !path.starts_with('/')
+        || path.contains("//")
+        || !path.bytes().all(plain)
+        || (path.len() > 1 && path.ends_with('/'))
+    {
+        wrong.push(format!("a preset's path must be one such as \"/api/events\"; {path:?} is not"));
+    }
+    if RESERVED.contains(&path.as_str()) {
+        wrong.push(format!("{path} is a path of the worker's own: a preset must have another"));
+    }
+    if preset.channels.is_empty() {
+        wrong.push(format!("the preset {path} must have channels: without any it would show nothing"));
+    }
+    let tags = preset.parameters.values();
+    for name in preset.channels.iter().chain(tags).filter(|name| !is_name(name)) {
+        wrong.push(format!("channels and tags of the preset {path} must be {NAMES}; {name:?} is not"));
+    }
+    wrong
+}
+
+/// `[A-Za-z0-9._:-]{1,100}`: what channels, types and tags are called.
+fn is_name(name: &str) -> bool {
+    (1..=100).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+}
+
+/// A token of RFC 9110, 5.6.2, as far as cookies' names use it.
+const fn is_token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')
+}
+
+/// An origin exactly as browsers serialize it (RFC 6454, 6.2): anything else would never match.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, authority)) = text.split_once("://") else {
+        return false;
+    };
+    let default_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    if authority.ends_with(default_port) {
+        return false;
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !authority.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let port_fits = port.is_none_or(|port| {
+        port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    let host_fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+        }
+    };
+    port_fits && host_fits
+}
+
+/// An address, or a network in CIDR notation.
+fn is_network(text: &str) -> bool {
+    let (address, prefix) =
+        text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+    let Ok(address) = address.parse::<IpAddr>() else {
+        return false;
+    };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    prefix.is_none_or(|prefix| prefix.parse::<u8>().is_ok_and(|bits| bits <= most))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_what_a_browser_sends() {
+        for right in [
+            "https://app.example.com",
+            "http://localhost:3000",
+            "http://[::1]:8080",
+            "https://xn--bcher-kva.example",
+        ] {
+            assert!(is_origin(right), "{right}");
+        }
+        for wrong in [
+            "app.example.com",
+            "https://app.example.com/",
+            "https://App.example.com",
+            "https://app.example.com:443",
+            "http://localhost:80",
+            "ftp://a",
+            "*",
+            "null",
+            "https://",
+            "https://a:",
+            "https://a:0",
+            "https://*.example.com",
+            "https://user@a",
+        ] {
+            assert!(!is_origin(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_network_is_an_address_with_or_without_a_prefix() {
+        for right in ["10.0.0.0/8", "127.0.0.1", "::1", "fd00::/8"] {
+            assert!(is_network(right), "{right}");
+        }
+        for wrong in ["10.0.0.0/33", "10.0.0", "localhost", "::1/129", "10.0.0.0/"] {
+            assert!(!is_network(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_preset_has_a_path_of_its_own_and_channels() {
+        let preset = |path: &str| Preset {
+            path: path.to_owned(),
+            channels: vec!["issues".to_owned()],
+            parameters: [("priorities".to_owned(), "priority".to_owned())].into(),
+            keepalive: super::super::Keepalive::Comment,
+        };
+        assert_eq!(check_preset(&preset("/api/realtime/issues/stream")), Vec::<String>::new());
+        for wrong in ["api", "/a?b", "/a/{id}", "/a/", "//a", "/healthz", "/", "/a b"] {
+            assert!(!check_preset(&preset(wrong)).is_empty(), "{wrong}");
+        }
+        assert!(!check_preset(&Preset { channels: Vec::new(), ..preset("/a") }).is_empty());
+        assert!(!check_preset(&Preset { channels: vec!["a b".to_owned()], ..preset("/a") }).is_empty());
+    }
+}

@@ -1,0 +1,230 @@
+//! An open stream: from the hub's batches to one socket, until either side ends it.
+//!
+//! The socket was taken from the HTTP server after the head of the request, so an idle stream is a cursor, a timer
+//! and a socket. Everything that waits is one write. While a write is stuck nothing is taken from the hub: how far a
+//! slow client may fall behind is the journal's window, and costs nothing here.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use memchr::memchr_iter;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+
+use super::frames;
+use super::keepalive::Keepalive;
+use super::limits::Permit;
+use super::sink::Sink;
+use super::state::{Phase, State};
+use crate::catalog::OrganizationId;
+use crate::hub::{Batch, EndReason, Stream};
+use crate::telemetry::metrics::End;
+
+/// Bytes that a client may send after its request; they are read to notice its end, and dropped.
+const MAX_INPUT: usize = 64 << 10;
+
+/// Milliseconds after which the streams of a stopping worker come back.
+const DRAIN_RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1000..=5000;
+
+/// Lines of an event's frame: its id, its data, an empty one.
+const FRAME_LINES: usize = 3;
+
+/// A day: what an evicted stream waits before it comes back.
+const EVICTED_RETRY_MILLIS: u64 = 86_400_000;
+
+/// The longest sleep: a token may be good for ages, a timer not.
+const FAR: Duration = Duration::from_secs(86_400);
+
+/// A stream that was let in.
+pub(super) struct Admitted {
+    /// The answer's head and the frame `connected`.
+    pub(super) first: Vec<u8>,
+    pub(super) stream: Stream,
+    pub(super) organization: OrganizationId,
+    /// Seconds since 1970.
+    pub(super) expires_at: u64,
+    pub(super) keepalive: Arc<Keepalive>,
+    pub(super) permit: Permit,
+}
+
+/// Serves the stream until it ends. The future's size is what an idle stream costs.
+pub(super) fn run(
+    state: Arc<State>,
+    socket: TcpStream,
+    admitted: Admitted,
+) -> impl Future<Output = ()> + Send {
+    let Admitted {
+        first,
+        stream,
+        organization,
+        expires_at,
+        keepalive,
+        permit,
+    } = admitted;
+    let mut delivery = Delivery {
+        state,
+        sink: Sink::new(socket),
+        stream,
+        organization,
+        expires_at,
+        keepalive,
+        drain_at: None,
+        _permit: permit,
+    };
+    async move {
+        delivery.state.services.metrics.streams.inc();
+        let end = match delivery.deliver(first).await {
+            Err(end) | Ok(end) => end,
+        };
+        delivery.sink.close().await;
+        delivery.state.services.metrics.streams.dec();
+        delivery.state.services.metrics.ended(end);
+        tracing::debug!(reason = ?end, "stream ended");
+    }
+}
+
+struct Delivery {
+    state: Arc<State>,
+    sink: Sink,
+    stream: Stream,
+    organization: OrganizationId,
+    expires_at: u64,
+    keepalive: Arc<Keepalive>,
+    /// When this one of a stopping worker's streams ends.
+    drain_at: Option<Instant>,
+    _permit: Permit,
+}
+
+impl Delivery {
+    /// Both sides of the result are the end: the one said to the client, the other not.
+    async fn deliver(&mut self, first: Vec<u8>) -> Result<End, End> {
+        let mut phase = self.state.phase.subscribe();
+        // A stream that was admitted while the server began to stop has to see it too.
+        phase.mark_changed();
+        self.write(vec![first.into()]).await?;
+        let timer = sleep_until(self.next_due());
+        tokio::pin!(timer);
+        let mut input = 0;
+        loop {
+            tokio::select! {
+                // What ends a stream first: one that always has something to send must end too.
+                biased;
+                _ = phase.changed() => {
+                    match *phase.borrow_and_update() {
+                        Phase::Serving => {}
+                        Phase::Draining { until } => self.drain_at = Some(spread(until)),
+                        Phase::Closed => return Ok(End::drained),
+                    }
+                    timer.as_mut().reset(self.next_due());
+                }
+                () = timer.as_mut() => {
+                    if let Some(end) = self.on_timer().await? {
+                        return Ok(end);
+                    }
+                    timer.as_mut().reset(self.next_due());
+                }
+                batch = self.stream.next() => {
+                    if let Some(end) = self.on_batch(batch).await? {
+                        return Ok(end);
+                    }
+                }
+                // Last, since a client that has gone also fails the next write.
+                () = self.sink.readable() => {
+                    input += self.sink.discard()?;
+                    if input > MAX_INPUT {
+                        return Ok(End::failed);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn on_batch(&mut self, batch: Batch) -> Result<Option<End>, End> {
+        let frames = match batch {
+            Batch::Frames(frames) => {
+                let lines: usize = frames.iter().map(|piece| memchr_iter(b'\n', piece).count()).sum();
+                let count = u64::try_from(lines / FRAME_LINES).unwrap_or(u64::MAX);
+                self.state.services.metrics.frames_written.inc_by(count);
+                frames
+            }
+            Batch::Sync { reason, id } => {
+                self.state.services.metrics.synced(reason.as_str());
+                vec![frames::sync(id, self.organization.as_str(), reason).into()]
+            }
+            Batch::End(reason) => return self.on_end(reason).await.map(Some),
+        };
+        self.write(frames).await?;
+        Ok(None)
+    }
+
+    /// The timer is set once and not at every write, so it may find nothing due.
+    async fn on_timer(&mut self) -> Result<Option<End>, End> {
+        let now = Instant::now();
+        let ended = if self.remaining().is_zero() {
+            Some(EndReason::Expired)
+        } else {
+            self.drain_at.filter(|at| *at <= now).map(|_| EndReason::Draining)
+        };
+        if let Some(reason) = ended {
+            return self.on_end(reason).await.map(Some);
+        }
+        if self.keepalive_due() <= now {
+            let (cursor, carry) = (self.stream.cursor(), self.stream.owes_id(self.state.max_age));
+            self.write(vec![self.keepalive.encode(cursor, carry).into()])
+                .await?;
+            if carry || *self.keepalive != Keepalive::Comment {
+                self.stream.carried(cursor);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Says why, where there is something to say.
+    async fn on_end(&mut self, reason: EndReason) -> Result<End, End> {
+        let (last, end) = match reason {
+            EndReason::Expired => (frames::last("token.expired"), End::expired),
+            EndReason::Revoked => (frames::last("access.revoked"), End::revoked),
+            EndReason::Evicted => {
+                // It would only push out another: the browser is to stay away.
+                let mut last = frames::last("stream.evicted");
+                last.extend(frames::retry(EVICTED_RETRY_MILLIS));
+                (last, End::evicted)
+            }
+            EndReason::Draining => (frames::retry(fastrand::u64(DRAIN_RETRY_MILLIS)), End::drained),
+            EndReason::Closed => return Ok(End::client_closed),
+        };
+        self.write(vec![last.into()]).await?;
+        Ok(end)
+    }
+
+    async fn write(&mut self, frames: Vec<Bytes>) -> Result<(), End> {
+        let expires = Instant::now() + self.remaining();
+        self.sink.write(&self.state, frames, expires).await
+    }
+
+    fn next_due(&self) -> Instant {
+        let due = self.keepalive_due().min(Instant::now() + self.remaining());
+        self.drain_at.map_or(due, |drain| due.min(drain))
+    }
+
+    fn keepalive_due(&self) -> Instant {
+        self.sink.last_write() + self.state.http.keepalive
+    }
+
+    /// Until the token runs out, by the wall clock: a timer does not see a machine that slept.
+    fn remaining(&self) -> Duration {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Duration::from_secs(self.expires_at).saturating_sub(now).min(FAR)
+    }
+}
+
+/// A moment from now until nearly then, so that the last have time to be told.
+fn spread(until: Instant) -> Instant {
+    let now = Instant::now();
+    now + until
+        .saturating_duration_since(now)
+        .mul_f64(fastrand::f64() * 0.9)
+}

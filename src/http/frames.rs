@@ -1,0 +1,202 @@
+//! The worker's own frames: what a stream says that no row said.
+//!
+//! A frame is an SSE block of one `data:` line (WHATWG HTML, section 9.2.6). Only frames that move the client's last
+//! event id carry an `id:`.
+
+use serde::Serialize;
+
+use super::clock::now_millis;
+use crate::catalog::{EventId, SyncReason};
+
+/// Milliseconds that a client waits before it connects again, until told otherwise.
+const RETRY_MILLIS: u32 = 2000;
+
+/// Milliseconds within which the clients that were told to read again do so.
+const MAX_SYNC_DELAY_MILLIS: u64 = 2000;
+
+/// What the first frame of a stream tells.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Welcome<'a> {
+    pub(super) connection_id: &'a str,
+    /// The same: what other servers call it.
+    pub(super) client_id: &'a str,
+    pub(super) organization_id: &'a str,
+    pub(super) organization: Organization<'a>,
+    pub(super) channels: &'a [&'a str],
+    pub(super) resumed: bool,
+    pub(super) message: &'static str,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Organization<'a> {
+    pub(super) id: &'a str,
+    pub(super) name: Option<&'a str>,
+    pub(super) role: Option<&'a str>,
+}
+
+/// The first frame; `id` is the position that the stream starts after.
+pub(super) fn connected(id: EventId, welcome: &Welcome<'_>) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Connected<'a> {
+        r#type: &'static str,
+        timestamp: u64,
+        #[serde(flatten)]
+        top: &'a Welcome<'a>,
+        data: &'a Welcome<'a>,
+    }
+    let mut frame = format!("retry: {RETRY_MILLIS}\n").into_bytes();
+    let body = Connected {
+        r#type: "connected",
+        timestamp: now_millis(),
+        top: welcome,
+        data: welcome,
+    };
+    write(&mut frame, Some(id), &body);
+    frame
+}
+
+/// It can't be proven that nothing was missed before `id`.
+pub(super) fn sync(id: EventId, organization: &str, reason: SyncReason) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Sync<'a> {
+        r#type: &'static str,
+        id: String,
+        timestamp: u64,
+        organization_id: &'a str,
+        data: Data,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Data {
+        reason: &'static str,
+        delay_ms: u64,
+    }
+    let body = Sync {
+        r#type: "data.sync",
+        id: id.to_string(),
+        timestamp: now_millis(),
+        organization_id: organization,
+        data: Data {
+            reason: reason.as_str(),
+            delay_ms: fastrand::u64(0..=MAX_SYNC_DELAY_MILLIS),
+        },
+    };
+    let mut frame = Vec::new();
+    write(&mut frame, Some(id), &body);
+    frame
+}
+
+/// The last frame of a stream, which says why: `token.expired`, `access.revoked`, `stream.evicted`.
+pub(super) fn last(name: &'static str) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Last {
+        r#type: &'static str,
+        timestamp: u64,
+        data: Empty,
+    }
+    #[derive(Serialize)]
+    struct Empty {}
+    let mut frame = Vec::new();
+    write(
+        &mut frame,
+        None,
+        &Last {
+            r#type: name,
+            timestamp: now_millis(),
+            data: Empty {},
+        },
+    );
+    frame
+}
+
+/// Moves the time after which the client connects again.
+pub(super) fn retry(millis: u64) -> Vec<u8> {
+    format!("retry: {millis}\n\n").into_bytes()
+}
+
+fn write(frame: &mut Vec<u8>, id: Option<EventId>, body: &impl Serialize) {
+    if let Some(id) = id {
+        frame.extend_from_slice(format!("id: {id}\n").as_bytes());
+    }
+    frame.extend_from_slice(b"data: ");
+    // These bodies have string keys only, and a Vec takes every write.
+    let _ = serde_json::to_writer(&mut *frame, body);
+    frame.extend_from_slice(b"\n\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Epoch;
+    use crate::postgres::Lsn;
+
+    /// The frame as text, its clock and its jitter made 0.
+    fn fixed(frame: &[u8]) -> String {
+        let mut text = String::from_utf8(frame.to_vec()).expect("text");
+        for name in ["\"timestamp\":", "\"delayMs\":"] {
+            if let Some(start) = text.find(name).map(|at| at + name.len()) {
+                let digits = text[start..].bytes().take_while(u8::is_ascii_digit).count();
+                let value: u64 = text[start..start + digits].parse().expect("a number");
+                assert!(if name.contains("delay") {
+                    value <= 2000
+                } else {
+                    value > 1_700_000_000_000
+                });
+                text.replace_range(start..start + digits, "0");
+            }
+        }
+        text
+    }
+
+    fn id() -> EventId {
+        EventId {
+            epoch: Epoch::new(0xab),
+            commit_lsn: Lsn::new(7),
+            ordinal: 2,
+        }
+    }
+
+    #[test]
+    fn connected_says_everything_at_the_top_and_again_in_data() {
+        let welcome = Welcome {
+            connection_id: "c1",
+            client_id: "c1",
+            organization_id: "a\"b",
+            organization: Organization {
+                id: "a\"b",
+                name: Some("A\nB"),
+                role: None,
+            },
+            channels: &["lots"],
+            resumed: true,
+            message: "m",
+        };
+        let fields = r#""connectionId":"c1","clientId":"c1","organizationId":"a\"b","organization":{"id":"a\"b","name":"A\nB","role":null},"channels":["lots"],"resumed":true,"message":"m""#;
+        assert_eq!(
+            fixed(&connected(id(), &welcome)),
+            format!(
+                "retry: 2000\nid: 00000000000000ab.7.2\ndata: {{\"type\":\"connected\",\"timestamp\":0,{fields},\"data\":{{{fields}}}}}\n\n"
+            )
+        );
+    }
+
+    #[test]
+    fn sync_carries_the_position_it_goes_on_from() {
+        assert_eq!(
+            fixed(&sync(id(), "o", SyncReason::SlowConsumer)),
+            "id: 00000000000000ab.7.2\ndata: {\"type\":\"data.sync\",\"id\":\"00000000000000ab.7.2\",\"timestamp\":0,\
+             \"organizationId\":\"o\",\"data\":{\"reason\":\"slow_consumer\",\"delayMs\":0}}\n\n"
+        );
+    }
+
+    #[test]
+    fn the_last_frame_has_no_id() {
+        assert_eq!(
+            fixed(&last("token.expired")),
+            "data: {\"type\":\"token.expired\",\"timestamp\":0,\"data\":{}}\n\n"
+        );
+        assert_eq!(retry(1500), b"retry: 1500\n\n");
+    }
+}

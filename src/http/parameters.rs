@@ -1,0 +1,177 @@
+//! What a request for a stream asks for, once its query is understood.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use super::endpoint::{Endpoint, RESERVED, joined};
+use super::keepalive::Keepalive;
+use super::query::Query;
+use super::refusal::Refusal;
+use crate::catalog::EventId;
+use crate::config::parse_duration;
+
+/// The header by which an `EventSource` says where it stopped.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// Characters of the longest event type.
+const MAX_TYPE: usize = 100;
+
+/// A request's wishes, in terms of the endpoint that it came to.
+#[derive(Debug)]
+pub(super) struct Parameters {
+    pub(super) organization: Option<Arc<str>>,
+    /// None: every one that the endpoint has.
+    pub(super) channels: Option<BTreeSet<Arc<str>>>,
+    pub(super) types: Option<BTreeSet<Arc<str>>>,
+    /// Tag and values; each tag once.
+    pub(super) tags: Vec<(u16, Vec<Box<[u8]>>)>,
+    pub(super) begin: Begin,
+    pub(super) keepalive: Arc<Keepalive>,
+}
+
+/// Where a stream is asked to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    Now,
+    Earliest,
+    After(EventId),
+    Since(Duration),
+    /// The client has an id that is none of ours.
+    Unreadable,
+}
+
+impl Parameters {
+    pub(super) fn read(endpoint: &Endpoint, query: &Query, headers: &HeaderMap) -> Result<Self, Refusal> {
+        if endpoint.native {
+            refuse_unknown(endpoint, query)?;
+        }
+        let organization = query.scalar("organizationId")?.filter(|id| !id.is_empty());
+        if endpoint.native && organization.is_none() {
+            return Err(Refusal::bad_request(
+                "organizationId: required, the id of one organization",
+            ));
+        }
+        Ok(Self {
+            organization: organization.map(Arc::from),
+            channels: channels(endpoint, query)?,
+            types: types(query)?,
+            tags: tags(endpoint, query),
+            begin: Begin::read(query, headers)?,
+            keepalive: keepalive(endpoint, query)?,
+        })
+    }
+}
+
+fn refuse_unknown(endpoint: &Endpoint, query: &Query) -> Result<(), Refusal> {
+    let tags = || endpoint.tags.iter().map(|(name, _)| &**name);
+    match query
+        .names()
+        .find(|name| !RESERVED.contains(name) && !tags().any(|tag| tag == *name))
+    {
+        None => Ok(()),
+        Some(name) => {
+            let allowed: Vec<_> = RESERVED.into_iter().chain(tags()).collect();
+            Err(Refusal::bad_request(format!(
+                "{name}: unknown parameter; allowed are {}",
+                joined(&allowed)
+            )))
+        }
+    }
+}
+
+fn channels(endpoint: &Endpoint, query: &Query) -> Result<Option<BTreeSet<Arc<str>>>, Refusal> {
+    let asked = query
+        .list("channel")
+        .map(|name| match endpoint.channels.get(name) {
+            Some(channel) => Ok(Arc::clone(channel)),
+            None => Err(Refusal::bad_request(format!(
+                "channel: there is no channel {name:?} here; allowed are {}",
+                joined(&endpoint.channels)
+            ))),
+        });
+    let asked = asked.collect::<Result<BTreeSet<_>, _>>()?;
+    Ok(if asked.is_empty() {
+        (!endpoint.native).then(|| endpoint.channels.clone())
+    } else {
+        Some(asked)
+    })
+}
+
+fn types(query: &Query) -> Result<Option<BTreeSet<Arc<str>>>, Refusal> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
+    let asked = query.list("types").map(|name| {
+        if name.len() <= MAX_TYPE && name.bytes().all(plain) {
+            Ok(Arc::from(name))
+        } else {
+            Err(Refusal::bad_request(
+                "types: event types, 1 to 100 of A-Z a-z 0-9 . _ : - each, between commas",
+            ))
+        }
+    });
+    let asked = asked.collect::<Result<BTreeSet<_>, _>>()?;
+    Ok((!asked.is_empty()).then_some(asked))
+}
+
+/// Two parameters of one tag are one list.
+fn tags(endpoint: &Endpoint, query: &Query) -> Vec<(u16, Vec<Box<[u8]>>)> {
+    let mut tags: Vec<(u16, Vec<Box<[u8]>>)> = Vec::new();
+    for (name, tag) in &endpoint.tags {
+        let values: Vec<Box<[u8]>> = query.list(name).map(|value| value.as_bytes().into()).collect();
+        if values.is_empty() {
+            continue;
+        }
+        match tags.iter_mut().find(|(known, _)| known == tag) {
+            Some((_, known)) => known.extend(values),
+            None => tags.push((*tag, values)),
+        }
+    }
+    tags
+}
+
+fn keepalive(endpoint: &Endpoint, query: &Query) -> Result<Arc<Keepalive>, Refusal> {
+    match query.scalar("keepalive")? {
+        Some("event") if *endpoint.keepalive == Keepalive::Comment => Ok(Arc::new(Keepalive::native())),
+        None | Some("" | "comment" | "event") => Ok(Arc::clone(&endpoint.keepalive)),
+        Some(_) => Err(Refusal::bad_request("keepalive: allowed are comment, event")),
+    }
+}
+
+impl Begin {
+    /// The header goes before `lastEventId`, that before `since`. An empty id is none: `EventSource` sends it so.
+    fn read(query: &Query, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let since = query
+            .scalar("since")?
+            .filter(|since| !since.is_empty())
+            .map(Self::since)
+            .transpose()?;
+        let parameter = query.scalar("lastEventId")?.map(str::as_bytes);
+        let header = headers.get(LAST_EVENT_ID).map(http::HeaderValue::as_bytes);
+        let id = [header, parameter]
+            .into_iter()
+            .flatten()
+            .find(|id| !id.is_empty());
+        let after = id.map(|id| std::str::from_utf8(id).ok().and_then(|id| id.parse().ok()));
+        Ok(match after {
+            Some(Some(id)) => Self::After(id),
+            Some(None) => Self::Unreadable,
+            None => since.unwrap_or(Self::Now),
+        })
+    }
+
+    fn since(text: &str) -> Result<Self, Refusal> {
+        if text == "earliest" {
+            return Ok(Self::Earliest);
+        }
+        let id = text.parse().ok().map(Self::After);
+        id.or_else(|| parse_duration(text).map(Self::Since))
+            .ok_or_else(|| {
+                Refusal::bad_request("since: allowed are earliest, an event id, a duration such as 5m")
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests;

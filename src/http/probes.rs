@@ -1,0 +1,107 @@
+//! What operators ask: whether the process lives, whether it is ready and why not, its metrics.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State as Shared};
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+use super::address::is_local;
+use super::connection::Peer;
+use super::query::Query;
+use super::refusal::Refusal;
+use super::state::State;
+use crate::telemetry::metrics::CONTENT_TYPE as METRICS_TYPE;
+
+/// The scope that lets a token read these from elsewhere.
+const STATS_SCOPE: &str = "walcast:stats";
+
+/// The process lives; nothing is said about the database.
+pub(super) async fn alive() -> Response {
+    plain(StatusCode::OK, "ok")
+}
+
+/// One word: 503 where nobody is let in.
+pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
+    let standing = state.services.readiness.state();
+    let status = if standing.is_admitting() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    plain(status, standing.word())
+}
+
+/// The word, and what the worker can't do, with the SQL that mends it.
+pub(super) async fn reasons(Shared(state): Shared<Arc<State>>) -> Response {
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        state: &'static str,
+        reasons: Vec<Reason<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Reason<'a> {
+        reason: &'a str,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sql: Option<&'a str>,
+    }
+    let snapshot = state.services.readiness.snapshot();
+    let reasons = snapshot.reasons().map(|(key, reason)| Reason {
+        reason: key,
+        message: &reason.text,
+        sql: reason.sql.as_deref(),
+    });
+    let answer = Answer {
+        state: snapshot.state().word(),
+        reasons: reasons.collect(),
+    };
+    uncached(Json(answer).into_response())
+}
+
+pub(super) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
+    let text = state.services.metrics.encode();
+    uncached(([(CONTENT_TYPE, METRICS_TYPE)], text).into_response())
+}
+
+/// Lets pass who sits on this machine, or bears the scope.
+pub(super) async fn guard(
+    Shared(state): Shared<Arc<State>>,
+    request: Request,
+    next: axum::middleware::Next,
+) -> Response {
+    match may_see(&state, &request) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+fn may_see(state: &State, request: &Request) -> Result<(), Refusal> {
+    let Some(Peer(peer)) = request.extensions().get().copied() else {
+        return Err(Refusal::INTERNAL);
+    };
+    if is_local(peer.ip(), request.headers()) {
+        return Ok(());
+    }
+    let query = Query::read(request.uri().query())?;
+    let principal = state.authenticate(&query, request.headers())?;
+    if principal.has_scope(STATS_SCOPE) {
+        Ok(())
+    } else {
+        Err(Refusal::FORBIDDEN)
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response {
+    uncached((status, text).into_response())
+}
+
+fn uncached(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,143 @@
+//! What is where.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::handler::Handler;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{MethodRouter, get};
+use axum::{Router, middleware::Next};
+use http::header::{ALLOW, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, StatusCode};
+
+use super::admission;
+use super::connection::{Handover, Peer};
+use super::console;
+use super::cors;
+use super::endpoint::Endpoint;
+use super::probes;
+use super::refusal::Refusal;
+use super::state::State;
+use super::stream_head;
+use crate::telemetry::metrics::Outcome;
+
+/// Paths that no preset can have.
+pub(super) const TAKEN: [&str; 6] = [
+    "/",
+    "/health",
+    "/healthz",
+    "/readyz",
+    "/readyz/reasons",
+    "/metrics",
+];
+
+/// The paths of `http.listen`.
+pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router {
+    let guarded = from_fn_with_state(Arc::clone(state), probes::guard);
+    let mut router = Router::new()
+        .route("/", readable(console::page))
+        .merge(probes(state))
+        .merge(guarded_probes(state).route_layer(guarded));
+    for endpoint in endpoints {
+        let (state, endpoint) = (Arc::clone(state), Arc::clone(endpoint));
+        let path = endpoint.path.clone();
+        let open = move |request: Request| {
+            let (state, endpoint) = (Arc::clone(&state), Arc::clone(&endpoint));
+            async move { stream(&state, &endpoint, request).await }
+        };
+        router = router.route(&path, readable(open));
+    }
+    finished(router).layer(from_fn_with_state(Arc::clone(&state.origins), cors::layer))
+}
+
+/// The paths of `http.admin_listen`.
+pub(super) fn admin(state: &Arc<State>) -> Router {
+    finished(probes(state).merge(guarded_probes(state)))
+}
+
+fn probes(state: &Arc<State>) -> Router {
+    Router::new()
+        .route("/health", readable(probes::alive))
+        .route("/healthz", readable(probes::alive))
+        .route("/readyz", readable(probes::ready))
+        .with_state(Arc::clone(state))
+}
+
+fn guarded_probes(state: &Arc<State>) -> Router {
+    Router::new()
+        .route("/readyz/reasons", readable(probes::reasons))
+        .route("/metrics", readable(probes::metrics))
+        .with_state(Arc::clone(state))
+}
+
+fn finished(router: Router) -> Router {
+    router
+        .fallback(|| async { Refusal::NOT_FOUND })
+        .method_not_allowed_fallback(|| async { Refusal::METHOD_NOT_ALLOWED })
+        .layer(from_fn(no_sniffing))
+}
+
+/// GET and HEAD by the handler, OPTIONS by what is allowed.
+fn readable<H, T, S>(handler: H) -> MethodRouter<S>
+where
+    H: Handler<T, S>,
+    T: 'static,
+    S: Clone + Send + Sync + 'static,
+{
+    get(handler).options(|| async { (StatusCode::NO_CONTENT, [(ALLOW, "GET, HEAD, OPTIONS")]) })
+}
+
+async fn no_sniffing(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response
+        .headers_mut()
+        .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Opens a stream. It returns only when there is none: an opened one takes the connection.
+async fn stream(state: &State, endpoint: &Endpoint, request: Request) -> Response {
+    let (request, _) = request.into_parts();
+    match open(state, endpoint, &request).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            state.services.metrics.opened(outcome(&refusal));
+            refusal.answer(&request.headers)
+        }
+    }
+}
+
+async fn open(
+    state: &State,
+    endpoint: &Endpoint,
+    request: &http::request::Parts,
+) -> Result<Response, Refusal> {
+    let judged = admission::judge(state, endpoint, request)?;
+    if request.method == Method::HEAD {
+        return Ok(stream_head::response());
+    }
+    let (Some(Peer(peer)), Some(handover)) = (request.extensions.get(), request.extensions.get::<Handover>())
+    else {
+        return Err(Refusal::INTERNAL);
+    };
+    let admitted = judged.open(state, endpoint, peer.ip(), &request.headers).await?;
+    let resumed = admitted.stream.resumed();
+    state.services.metrics.opened(if resumed {
+        Outcome::resumed
+    } else {
+        Outcome::opened
+    });
+    handover.hand_over(admitted).await;
+    Err(Refusal::INTERNAL)
+}
+
+fn outcome(refusal: &Refusal) -> Outcome {
+    match refusal.status() {
+        StatusCode::UNAUTHORIZED => Outcome::unauthorized,
+        StatusCode::FORBIDDEN => Outcome::forbidden,
+        StatusCode::TOO_MANY_REQUESTS => Outcome::limited,
+        StatusCode::BAD_REQUEST => Outcome::bad_request,
+        _ => Outcome::unavailable,
+    }
+}

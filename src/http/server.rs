@@ -1,0 +1,188 @@
+//! The listeners, and how a server stops.
+//!
+//! A stopping server goes on listening while its streams are told to leave: probes and whoever connects are told
+//! that it is draining, instead of finding nobody.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::address::{InvalidNetwork, TrustedProxies};
+use super::connection;
+use super::endpoint::{Endpoint, InvalidPreset};
+use super::limits::Limits;
+use super::live::Live;
+use super::router;
+use super::state::{Phase, Services, State};
+use crate::access::{Origins, OriginsError};
+use crate::config::Config;
+use crate::hub;
+use crate::telemetry;
+
+/// How long requests in hand may take when everything else has ended.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// How long to let the process be when it has no descriptor left for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The HTTP server, bound and not yet serving.
+pub struct Server {
+    pub(super) state: Arc<State>,
+    public: Front,
+    admin: Option<Front>,
+}
+
+struct Front {
+    listener: TcpListener,
+    address: SocketAddr,
+    router: Router,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    Origins(#[from] OriginsError),
+    #[error(transparent)]
+    Proxies(#[from] InvalidNetwork),
+    #[error(transparent)]
+    Preset(#[from] InvalidPreset),
+    #[error("{setting} {address}: {source}")]
+    Bind {
+        setting: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
+}
+
+impl Server {
+    /// Checks the configuration and takes the addresses.
+    ///
+    /// # Errors
+    /// When something is configured that can't be served, or an address can't be had.
+    pub async fn bind(config: &Config, services: Services) -> Result<Self, ServerError> {
+        let endpoints = Endpoint::all(&services.vocabulary, &config.presets, &router::TAKEN)?;
+        let state = Arc::new(State {
+            http: config.http.clone(),
+            services,
+            origins: Arc::new(Origins::new(&config.http.allowed_origins)?),
+            proxies: TrustedProxies::new(&config.http.trusted_proxies)?,
+            limits: Limits::new(&config.limits),
+            phase: watch::Sender::new(Phase::Serving),
+            connections: Live::new(),
+            streams: Live::new(),
+            cookie: config.access.cookie.clone(),
+            max_staleness: config.access.max_staleness,
+            max_age: config.replay.max_age,
+            stream_limits: hub::Limits {
+                streams: config.limits.streams,
+                streams_per_user: config.limits.streams_per_user,
+            },
+        });
+        let router = router::public(&state, &endpoints);
+        let public = Front::bind("http.listen", config.http.listen, router).await?;
+        let admin = match config.http.admin_listen {
+            Some(address) => Some(Front::bind("http.admin_listen", address, router::admin(&state)).await?),
+            None => None,
+        };
+        Ok(Self { state, public, admin })
+    }
+
+    /// The address of `http.listen`, its port chosen when the configured one is 0.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.public.address
+    }
+
+    /// The address of `http.admin_listen`.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|front| front.address)
+    }
+
+    /// Serves until `shutdown`, then drains: returns when every stream was told and closed, at the latest shortly
+    /// after `http.drain`.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self { state, public, admin } = self;
+        let mut listening = JoinSet::new();
+        for front in [Some(public), admin].into_iter().flatten() {
+            listening.spawn(front.accept(Arc::clone(&state)));
+        }
+        shutdown.await;
+
+        state.services.readiness.enter(telemetry::Phase::Draining);
+        let until = Instant::now() + state.http.drain;
+        state.phase.send_replace(Phase::Draining { until });
+        let _ = timeout_at(until, state.streams.ended()).await;
+        listening.shutdown().await;
+        state.phase.send_replace(Phase::Closed);
+        let ended = async { tokio::join!(state.connections.ended(), state.streams.ended()) };
+        let _ = timeout(LAST_ANSWERS, ended).await;
+    }
+}
+
+impl Front {
+    async fn bind(setting: &'static str, address: SocketAddr, router: Router) -> Result<Self, ServerError> {
+        let error = |source| ServerError::Bind {
+            setting,
+            address,
+            source,
+        };
+        let listener = TcpListener::bind(address).await.map_err(error)?;
+        let address = listener.local_addr().map_err(error)?;
+        Ok(Self {
+            listener,
+            address,
+            router,
+        })
+    }
+
+    /// Takes connections for ever.
+    async fn accept(self, state: Arc<State>) {
+        loop {
+            match self.listener.accept().await {
+                Ok((socket, peer)) => {
+                    if let Err(error) = tune(&socket, state.http.write_timeout) {
+                        // The client has gone before it was looked at.
+                        tracing::debug!(%error, "connection lost");
+                        continue;
+                    }
+                    tokio::spawn(connection::serve(
+                        Arc::clone(&state),
+                        self.router.clone(),
+                        socket,
+                        peer,
+                    ));
+                }
+                Err(error) if is_of_one_client(&error) => tracing::debug!(%error, "connection lost"),
+                Err(error) => {
+                    tracing::warn!(%error, "can't accept connections");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Frames leave at once; a peer that acknowledges nothing is given up by the kernel too.
+fn tune(socket: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(socket).set_tcp_user_timeout(Some(write_timeout))?;
+    Ok(())
+}
+
+/// Errors that accept(2) hands on from a connection that is gone already.
+fn is_of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}

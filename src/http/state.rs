@@ -1,0 +1,125 @@
+//! What every request and every stream of the server shares.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::address::TrustedProxies;
+use super::endpoint::Vocabulary;
+use super::limits::Limits;
+use super::live::Live;
+use super::query::Query;
+use super::refusal::Refusal;
+use crate::access::{Authenticator, Credential, Memberships, Origins, Principal};
+use crate::config;
+use crate::hub::{self, Hub};
+use crate::postgres::Lsn;
+use crate::source;
+use crate::telemetry::{Metrics, Readiness, State as Standing};
+
+/// Tells the position all of whose commits a new snapshot of the database sees.
+///
+/// Decoding runs ahead of visibility: a stream that starts "now" starts there, so that who connects and then reads
+/// the database misses nothing. An older position is right too.
+pub trait Visibility: Send + Sync {
+    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>>;
+}
+
+impl Visibility for source::Visibility {
+    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>> {
+        Box::pin(self.visible_position())
+    }
+}
+
+/// What the server is built over.
+pub struct Services {
+    pub authenticator: Authenticator,
+    /// Set once the database is known; nobody is let in before.
+    pub memberships: Arc<OnceLock<Memberships>>,
+    pub vocabulary: Vocabulary,
+    pub hub: Arc<Hub>,
+    pub visibility: Arc<dyn Visibility>,
+    pub readiness: Readiness,
+    pub metrics: Metrics,
+}
+
+/// Where the server stands; it only moves on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Serving,
+    /// Streams end, spread until then.
+    Draining {
+        until: Instant,
+    },
+    /// Whatever is still open ends now.
+    Closed,
+}
+
+pub(super) struct State {
+    pub(super) http: config::Http,
+    pub(super) services: Services,
+    pub(super) origins: Arc<Origins>,
+    pub(super) proxies: TrustedProxies,
+    pub(super) limits: Arc<Limits>,
+    pub(super) phase: watch::Sender<Phase>,
+    pub(super) connections: Live,
+    pub(super) streams: Live,
+    pub(super) cookie: Option<String>,
+    pub(super) max_staleness: Duration,
+    /// How long an event can be replayed, at most.
+    pub(super) max_age: Duration,
+    pub(super) stream_limits: hub::Limits,
+}
+
+impl State {
+    /// Who asks.
+    pub(super) fn authenticate(&self, query: &Query, headers: &HeaderMap) -> Result<Principal, Refusal> {
+        let (ticket, token) = (query.scalar("ticket")?, query.scalar("token")?);
+        let credential = Credential::choose(headers, ticket, token, self.cookie.as_deref())?;
+        let principal = self
+            .services
+            .authenticator
+            .authenticate(credential.token(), SystemTime::now());
+        let principal = principal.inspect_err(|error| tracing::debug!(%error, "token refused"))?;
+        if credential.is_ambient() && !self.origins.admits_ambient(headers) {
+            return Err(Refusal::ORIGIN);
+        }
+        Ok(principal)
+    }
+
+    pub(super) fn memberships(&self) -> Result<&Memberships, Refusal> {
+        self.services.memberships.get().ok_or(STARTING)
+    }
+
+    /// Whether somebody new may be let in now.
+    pub(super) fn check_open(&self) -> Result<(), Refusal> {
+        if *self.phase.borrow() != Phase::Serving {
+            return Err(DRAINING);
+        }
+        let snapshot = self.services.readiness.snapshot();
+        match snapshot.state() {
+            Standing::Starting => Err(STARTING),
+            Standing::Standby => Err(Refusal::transient("standby", "another worker is serving")),
+            Standing::Draining => Err(DRAINING),
+            Standing::SourceDown
+                if snapshot
+                    .source_away()
+                    .is_some_and(|away| away > self.max_staleness) =>
+            {
+                Err(Refusal::transient(
+                    "stale",
+                    "the database has been away for too long to judge by what is known",
+                ))
+            }
+            Standing::Ready | Standing::Degraded | Standing::SourceDown => Ok(()),
+        }
+    }
+}
+
+const STARTING: Refusal = Refusal::transient("starting", "the worker is starting");
+const DRAINING: Refusal = Refusal::transient("draining", "the worker is stopping");

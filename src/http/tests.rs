@@ -1,0 +1,7 @@
+//! The server as a client meets it: over TCP, its answers asserted whole.
+
+mod bench;
+mod lifecycle;
+mod probes;
+mod refusals;
+mod streams;

@@ -1,0 +1,331 @@
+//! A server over a journal that the test writes by hand, and a client that hides nothing.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::access::{Authenticator, Memberships, NewToken};
+use crate::catalog::{Epoch, Event, EventId, Kind, SyncReason, Tags};
+use crate::config::{Config, Secret};
+use crate::http::state::State;
+use crate::http::{Server, Services, Visibility, Vocabulary};
+use crate::hub::Hub;
+use crate::journal::Journals;
+use crate::mirror::Mirror;
+use crate::postgres::Lsn;
+use crate::telemetry::{Metrics, Phase, Readiness};
+
+pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const EPOCH: Epoch = Epoch::new(0xe);
+
+/// Where the bench's journal begins.
+const START: u64 = 100;
+
+/// Nothing that is awaited takes longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) struct Bench {
+    pub(super) address: SocketAddr,
+    pub(super) admin: Option<SocketAddr>,
+    pub(super) journals: Arc<Journals>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) readiness: Readiness,
+    pub(super) metrics: Metrics,
+    pub(super) state: Arc<State>,
+    pub(super) running: JoinHandle<()>,
+    shutdown: oneshot::Sender<()>,
+}
+
+struct AtHead(Arc<Journals>);
+
+impl Visibility for AtHead {
+    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>> {
+        Box::pin(std::future::ready(self.0.head()))
+    }
+}
+
+impl Bench {
+    pub(super) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// Channels lots and issues, tags priority and status, the preset `/issues`, and what `change` makes of it.
+    pub(super) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        config.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.http.allowed_origins = vec!["https://app.example.com".to_owned()];
+        config.access.jwt_secret = Some(Secret::new(SECRET.to_owned()));
+        config.access.cookie = Some("session".to_owned());
+        let preset = r#"
+            path = "/issues"
+            channels = ["issues", "custom"]
+            parameters = { statuses = "status" }
+            keepalive = { type = "heartbeat", data = {} }
+        "#;
+        config.presets = vec![toml::from_str(preset).unwrap()];
+        change(&mut config);
+
+        let journals = Journals::new(1 << 24);
+        journals.reset(EPOCH, Lsn::new(START));
+        let hub = Hub::new(Arc::clone(&journals));
+        let readiness = Readiness::new();
+        readiness.enter(Phase::Live);
+        let metrics = Metrics::new(&readiness);
+        let mirror = Arc::new(Mirror::new(Vec::new(), 1 << 20));
+        let server = Server::bind(
+            &config,
+            Services {
+                authenticator: Authenticator::new(&config.access).unwrap(),
+                memberships: Arc::new(OnceLock::from(Memberships::new(&config.access, &[], &mirror).unwrap())),
+                vocabulary: Vocabulary::new(["issues", "lots"], ["priority", "status"], &config.channels),
+                hub: Arc::clone(&hub),
+                visibility: Arc::new(AtHead(Arc::clone(&journals))),
+                readiness: readiness.clone(),
+                metrics: metrics.clone(),
+            },
+        );
+        let server = server.await.unwrap();
+        let (address, admin, state) = (
+            server.address(),
+            server.admin_address(),
+            Arc::clone(&server.state),
+        );
+        let (shutdown, asked) = oneshot::channel();
+        let running = tokio::spawn(server.run(async {
+            // A bench that is dropped stops its server too.
+            let _ = asked.await;
+        }));
+        Self {
+            address,
+            admin,
+            journals,
+            hub,
+            readiness,
+            metrics,
+            state,
+            running,
+            shutdown,
+        }
+    }
+
+    /// Asks the server to stop, and gives what ends when it has.
+    pub(super) fn shut_down(self) -> JoinHandle<()> {
+        self.shutdown.send(()).unwrap();
+        self.running
+    }
+
+    /// An event that commits at `lsn`, published. Its frame is [`frame`].
+    pub(super) fn publish(&self, organization: &str, lsn: u64, channel: &str, tags: &[(u16, &str)]) {
+        self.publish_sized(organization, lsn, channel, tags, 0);
+    }
+
+    pub(super) fn publish_sized(
+        &self,
+        organization: &str,
+        lsn: u64,
+        channel: &str,
+        tags: &[(u16, &str)],
+        size: usize,
+    ) {
+        let mut flat = Tags::default();
+        tags.iter()
+            .for_each(|(name, value)| flat.push(*name, value.as_bytes()));
+        let frame = frame(lsn, &"x".repeat(size));
+        self.journals.append(Event {
+            id: EventId {
+                epoch: EPOCH,
+                commit_lsn: Lsn::new(lsn),
+                ordinal: 1,
+            },
+            organization,
+            commit_millis: i64::try_from(now().as_millis()).unwrap(),
+            kind: Kind::Data {
+                event_type: &"changed".into(),
+                channel: &channel.into(),
+                tags: &flat,
+                frame: frame.as_bytes(),
+            },
+            audience: None,
+        });
+        self.journals.publish(Lsn::new(lsn + 1));
+    }
+
+    /// A `data.sync` for streams of every channel.
+    pub(super) fn publish_truncate(&self, organization: &str, lsn: u64) {
+        self.journals.append(Event {
+            id: EventId {
+                epoch: EPOCH,
+                commit_lsn: Lsn::new(lsn),
+                ordinal: 1,
+            },
+            organization,
+            commit_millis: i64::try_from(now().as_millis()).unwrap(),
+            kind: Kind::Sync {
+                reason: SyncReason::Truncated,
+                channels: &Arc::from([]),
+            },
+            audience: None,
+        });
+        self.journals.publish(Lsn::new(lsn + 1));
+    }
+
+    pub(super) async fn connect(&self) -> Client {
+        Client {
+            socket: TcpStream::connect(self.address).await.unwrap(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The whole answer to a request on a connection of its own, the date as `D`.
+    pub(super) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+        let mut client = self.connect().await;
+        let mut all = headers.to_vec();
+        all.push(("connection", "close"));
+        client.send(method, path, &all).await;
+        dateless(&client.rest().await)
+    }
+
+    /// Opens a stream, whose answer must be one.
+    pub(super) async fn open(&self, path: &str, headers: &[(&str, &str)]) -> Client {
+        let mut client = self.connect().await;
+        client.send("GET", path, headers).await;
+        let head = client.until("\r\n\r\n").await;
+        assert!(
+            head.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"),
+            "{head}"
+        );
+        client
+    }
+
+    /// Opens a stream as user u of organization a, and reads its first frame.
+    pub(super) async fn stream(&self, query: &str) -> Client {
+        let path = format!(
+            "/api/realtime/stream?organizationId=a&token={}{query}",
+            token("u")
+        );
+        let mut client = self.open(&path, &[]).await;
+        client.connected().await;
+        client
+    }
+}
+
+pub(super) struct Client {
+    pub(super) socket: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    pub(super) async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: walcast.example.com\r\n");
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("\r\n");
+        self.send_raw(request.as_bytes()).await;
+    }
+
+    pub(super) async fn send_raw(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).await.unwrap();
+    }
+
+    /// What comes up to and with `end`.
+    pub(super) async fn until(&mut self, end: &str) -> String {
+        loop {
+            if let Some(at) = memchr::memmem::find(&self.buffer, end.as_bytes()) {
+                let rest = self.buffer.split_off(at + end.len());
+                return String::from_utf8(std::mem::replace(&mut self.buffer, rest)).unwrap();
+            }
+            let read = timeout(PATIENCE, self.socket.read_buf(&mut self.buffer)).await;
+            let read = read.unwrap_or_else(|_| panic!("no {end:?} in {:?}", self.buffered()));
+            assert_ne!(read.unwrap(), 0, "ended without {end:?}: {:?}", self.buffered());
+        }
+    }
+
+    /// Everything until the server closes.
+    pub(super) async fn rest(&mut self) -> String {
+        let read = timeout(PATIENCE, self.socket.read_to_end(&mut self.buffer)).await;
+        read.unwrap_or_else(|_| panic!("not closed after {:?}", self.buffered()))
+            .unwrap();
+        String::from_utf8(std::mem::take(&mut self.buffer)).unwrap()
+    }
+
+    /// The next block, its clock and jitter as 0.
+    pub(super) async fn frame(&mut self) -> String {
+        timeless(&self.until("\n\n").await)
+    }
+
+    /// Reads the first frame.
+    pub(super) async fn connected(&mut self) -> String {
+        let frame = self.frame().await;
+        assert!(frame.contains("\"type\":\"connected\""), "{frame}");
+        frame
+    }
+
+    fn buffered(&self) -> String {
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+}
+
+/// The frame of the bench's event at `lsn`.
+pub(super) fn frame(lsn: u64, data: &str) -> String {
+    format!("id: {EPOCH}.{lsn}.1\ndata: {{\"data\":\"{data}\"}}\n\n")
+}
+
+/// A token of a member of organization a, good for an hour.
+pub(super) fn token(user: &str) -> String {
+    sign(user, 3600, &["a"], "")
+}
+
+pub(super) fn sign(user: &str, seconds: u64, organizations: &[&str], scope: &str) -> String {
+    let organizations = organizations
+        .iter()
+        .map(|&id| (id.to_owned(), "manager".to_owned()));
+    let token = NewToken {
+        sub: user.to_owned(),
+        exp: now().as_secs() + seconds,
+        scope: scope.to_owned(),
+        organizations: organizations.collect(),
+        ..NewToken::default()
+    };
+    token.sign(&Secret::new(SECRET.to_owned())).unwrap()
+}
+
+pub(super) fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+pub(super) fn timeless(text: &str) -> String {
+    let text = zeroed(text, "\"timestamp\":");
+    zeroed(&text, "\"delayMs\":")
+}
+
+/// `text` with the digits after each `name` as 0.
+pub(super) fn zeroed(text: &str, name: &str) -> String {
+    let mut parts = text.split(name);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        out.push_str(name);
+        out.push_str(if rest.len() < part.len() { "0" } else { "" });
+        out.push_str(rest);
+    }
+    out
+}
+
+pub(super) fn dateless(answer: &str) -> String {
+    let lines = answer.split("\r\n").map(|line| {
+        if line.starts_with("date: ") {
+            "date: D"
+        } else {
+            line
+        }
+    });
+    lines.collect::<Vec<_>>().join("\r\n")
+}

@@ -1,0 +1,132 @@
+//! A stream as the rest of the process sees it: its mark, its waker, and what may be changed while it is live.
+//!
+//! The mark says from where on there may be something for the stream; none: everything that publishers have been
+//! through does not concern it. Two orders make sure that no wake-up is lost:
+//! - A publisher moves the head, then marks, then (if it set the mark) wakes. A stream takes the mark, then reads the
+//!   head. Both change the mark atomically: either the stream takes this mark, or the publisher finds none and wakes.
+//! - A stream stores its waker, then looks at the mark.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures_util::task::AtomicWaker;
+
+use super::filter::Filter;
+use crate::catalog::event::Audience;
+use crate::postgres::Lsn;
+
+const NO_MARK: u64 = u64::MAX;
+
+/// Why a stream ends for good. It is its last batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    /// Its user is no member of the organization any more.
+    Revoked,
+    /// It made room for a newer one.
+    Evicted,
+    /// Its user closed it.
+    Closed,
+    /// Its token expired.
+    Expired,
+    /// The process stops.
+    Draining,
+}
+
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// Counts up with each stream of the hub: the order of age.
+    pub(super) number: u64,
+    pub(super) user: Arc<str>,
+    mark: AtomicU64,
+    waker: AtomicWaker,
+    control: Mutex<Control>,
+}
+
+/// What a later layer may change.
+#[derive(Clone, Debug)]
+pub(super) struct Control {
+    pub(super) role: Option<Arc<str>>,
+    pub(super) filter: Arc<Filter>,
+    /// The filter of what commits at or above a position that nobody has read yet.
+    pub(super) next_filter: Option<(Lsn, Arc<Filter>)>,
+    pub(super) end: Option<EndReason>,
+}
+
+impl Seat {
+    pub(super) fn new(number: u64, user: Arc<str>, role: Option<Arc<str>>, filter: Arc<Filter>) -> Self {
+        let control = Control {
+            role,
+            filter,
+            next_filter: None,
+            end: None,
+        };
+        Self {
+            number,
+            user,
+            mark: AtomicU64::new(NO_MARK),
+            waker: AtomicWaker::new(),
+            control: Mutex::new(control),
+        }
+    }
+
+    /// There may be something for it from `from` on. The waker, when the stream may be waiting.
+    pub(super) fn mark(&self, from: Lsn) -> Option<Waker> {
+        let from = from.as_u64().min(NO_MARK - 1);
+        let before = self.mark.fetch_min(from, Ordering::AcqRel);
+        if before == NO_MARK {
+            self.waker.take()
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn take_mark(&self) -> Option<Lsn> {
+        let mark = self.mark.swap(NO_MARK, Ordering::AcqRel);
+        (mark != NO_MARK).then(|| Lsn::new(mark))
+    }
+
+    pub(super) fn is_marked(&self) -> bool {
+        self.mark.load(Ordering::Acquire) != NO_MARK
+    }
+
+    /// Ready when there is a mark. It stays: who waits may give up.
+    pub(super) fn poll_marked(&self, context: &Context<'_>) -> Poll<()> {
+        self.waker.register(context.waker());
+        if self.is_marked() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    pub(super) fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_admitted(&self, audience: &Audience) -> bool {
+        audience.admits(&self.user, self.control().role.as_deref())
+    }
+}
+
+impl Control {
+    pub(super) fn newest_filter(&self) -> &Arc<Filter> {
+        self.next_filter
+            .as_ref()
+            .map_or(&self.filter, |(_, filter)| filter)
+    }
+
+    /// From where on it holds: from the position of one that still waits, else from `head`.
+    pub(super) fn set_next_filter(&mut self, head: Lsn, filter: Arc<Filter>) -> Lsn {
+        let from = self.next_filter.as_ref().map_or(head, |(from, _)| *from);
+        self.next_filter = Some((from, filter));
+        from
+    }
+
+    /// The stream has read everything below `from`.
+    pub(super) fn use_next_filter(&mut self, from: Lsn) {
+        if let Some((_, filter)) = self.next_filter.take_if(|(at, _)| *at <= from) {
+            self.filter = filter;
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! A stream: a cursor in its organization's journal and in `*`, and what it is owed next.
+//!
+//! It holds no event. Live, slow and resuming are one loop: take the mark, take a snapshot, read on from the cursor.
+//! A stream that has read all and is not marked stands, for whoever asks, at the head: what was published since does
+//! not concern it, and is never read.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::room::Room;
+use super::seat::{Control, EndReason, Seat};
+use super::select::{MAX_BATCH, Reader};
+use super::start::Placement;
+use super::{Hub, StreamHandle};
+use crate::catalog::event::{Epoch, EventId, OrganizationId, SyncReason};
+use crate::journal::{Place, Snapshot};
+use crate::postgres::Lsn;
+
+/// What a stream sends next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Batch {
+    /// Whole frames in the order of their ids. Never empty; at most 256 KiB unless one frame alone is larger.
+    Frames(Vec<Bytes>),
+    /// To be written as a `data.sync` frame with this id: the sync's own (truncated, unroutable), or the position
+    /// that the stream goes on from, which is the newest that a reader of the database is sure to see.
+    Sync { reason: SyncReason, id: EventId },
+    /// Nothing comes any more, and nothing that was not sent before may be sent now.
+    End(EndReason),
+}
+
+/// One connection's way through the journal. Dropped, it leaves the hub.
+#[derive(Debug)]
+pub struct Stream {
+    /// Keeps its place in the hub.
+    pub(super) membership: Membership,
+    generation: u64,
+    epoch: Epoch,
+    /// Everything up to here was sent, filtered out, or told to be lost.
+    after: Place,
+    /// There may be more after `after` whether or not the seat is marked.
+    behind: bool,
+    resumed: bool,
+    /// What it must be told before anything else; it goes on after `after`.
+    sync: Option<SyncReason>,
+    /// The id that the client was last given in a data frame, and when.
+    carried: Place,
+    carried_at: Instant,
+}
+
+/// A registered seat, which leaves its room when dropped.
+#[derive(Debug)]
+pub(super) struct Membership {
+    pub(super) hub: Arc<Hub>,
+    pub(super) room: Arc<Room>,
+    pub(super) organization: OrganizationId,
+    pub(super) seat: Arc<Seat>,
+}
+
+enum Step {
+    Send(Batch),
+    /// Read a good deal and found nothing yet.
+    Again,
+    Wait,
+}
+
+impl Stream {
+    pub(super) fn new(membership: Membership, placement: Placement) -> Self {
+        Self {
+            membership,
+            generation: placement.view.generation,
+            epoch: placement.view.epoch,
+            after: placement.after,
+            behind: true,
+            resumed: placement.resumed,
+            sync: placement.sync,
+            carried: placement.after,
+            carried_at: Instant::now(),
+        }
+    }
+
+    /// The position up to which everything was sent or filtered out on this stream: what a client that has this id
+    /// may resume after. Before the first batch, where the stream starts.
+    #[must_use]
+    pub fn cursor(&self) -> EventId {
+        let mut place = self.after;
+        if !self.behind {
+            // In this order: what was published below it was marked before.
+            let announced = self.membership.hub.announced();
+            if !self.membership.seat.is_marked() {
+                place = place.max((announced, 0));
+            }
+        }
+        self.id(place)
+    }
+
+    /// Whether it started after an id that the client had, with nothing missed.
+    #[must_use]
+    pub const fn resumed(&self) -> bool {
+        self.resumed
+    }
+
+    #[must_use]
+    pub fn organization(&self) -> &OrganizationId {
+        &self.membership.organization
+    }
+
+    /// What ends or changes this stream from elsewhere.
+    #[must_use]
+    pub fn handle(&self) -> StreamHandle {
+        StreamHandle::new(&self.membership)
+    }
+
+    /// Whether the id that the client was last given in a data frame is older than a quarter of the window: of its
+    /// age (`max_age`), or of what the window spans now, whatever bounds it (age, log, memory). Then the next
+    /// keepalive should be a data frame with [`cursor`](Self::cursor)'s id, and [`carried`](Self::carried) be told.
+    #[must_use]
+    pub fn owes_id(&self, max_age: Duration) -> bool {
+        if self.carried_at.elapsed() > max_age / 4 {
+            return true;
+        }
+        let snapshot = self
+            .membership
+            .hub
+            .journals()
+            .snapshot(&self.membership.organization);
+        let start = snapshot.floor().0.max(snapshot.view.window_start);
+        let head = snapshot.view.head;
+        u128::from(head.bytes_since(self.carried.0)) * 4 > u128::from(head.bytes_since(start))
+    }
+
+    /// A data frame with this id was written that no batch gave.
+    pub fn carried(&mut self, id: EventId) {
+        if id.epoch == self.epoch {
+            self.carry(id.place());
+        }
+    }
+
+    /// Waits until there is something to send. Cancel-safe: a batch is returned or nothing has happened.
+    pub async fn next(&mut self) -> Batch {
+        loop {
+            match self.step() {
+                Step::Send(batch) => return batch,
+                Step::Again => tokio::task::yield_now().await,
+                Step::Wait => poll_fn(|context| self.membership.seat.poll_marked(context)).await,
+            }
+        }
+    }
+
+    fn step(&mut self) -> Step {
+        let mark = self.membership.seat.take_mark();
+        if mark.is_none() && !self.behind {
+            return Step::Wait;
+        }
+        let (control, snapshot) = {
+            let control = self.membership.seat.control();
+            // Under the lock: a filter that changes later holds from a position that this head does not reach.
+            let snapshot = self
+                .membership
+                .hub
+                .journals()
+                .snapshot(&self.membership.organization);
+            (control.clone(), snapshot)
+        };
+        if let Some(reason) = control.end {
+            self.behind = true;
+            return Step::Send(Batch::End(reason));
+        }
+        if snapshot.view.generation != self.generation {
+            self.generation = snapshot.view.generation;
+            self.epoch = snapshot.view.epoch;
+            self.sync = None;
+            self.membership.seat.control().use_next_filter(Lsn::MAX);
+            return self.go_on(SyncReason::HistoryReset, snapshot.restart());
+        }
+        if let Some(reason) = self.sync.take() {
+            return self.go_on(reason, self.after);
+        }
+        if let Some(from) = mark.filter(|_| !self.behind) {
+            // What was published before the mark does not concern it.
+            self.after = self.after.max((from, 0));
+        }
+        let until = control.next_filter.as_ref().map_or(Lsn::MAX, |(from, _)| *from);
+        let step = self.read(&snapshot, until, &control);
+        if control.next_filter.is_none() {
+            return step;
+        }
+        self.behind = true;
+        if matches!(step, Step::Wait) {
+            self.membership.seat.control().use_next_filter(until);
+            return Step::Again;
+        }
+        step
+    }
+
+    /// Reads on, of commits below `until`. `Wait`: there is no more.
+    fn read(&mut self, snapshot: &Snapshot, until: Lsn, control: &Control) -> Step {
+        let Ok(read) = snapshot.read(self.after, until, MAX_BATCH) else {
+            return self.go_on(SyncReason::SlowConsumer, snapshot.restart());
+        };
+        let user = &self.membership.seat.user;
+        let reader = Reader {
+            user,
+            role: control.role.as_deref(),
+            filter: &control.filter,
+        };
+        let selected = reader.select(&read.runs, self.after);
+        let end = (until.min(snapshot.view.head), 0);
+        let reached = selected.stopped_at.unwrap_or(read.covered);
+        self.after = self.after.max(reached);
+        self.behind = reached < end;
+        if let Some((reason, place)) = selected.sync {
+            self.carry(place);
+            return Step::Send(Batch::Sync {
+                reason,
+                id: self.id(place),
+            });
+        }
+        if let Some(place) = selected.last_frame {
+            self.carry(place);
+            return Step::Send(Batch::Frames(selected.frames));
+        }
+        if self.behind { Step::Again } else { Step::Wait }
+    }
+
+    fn go_on(&mut self, reason: SyncReason, after: Place) -> Step {
+        self.after = after;
+        self.behind = true;
+        self.carry(after);
+        Step::Send(Batch::Sync {
+            reason,
+            id: self.id(after),
+        })
+    }
+
+    fn carry(&mut self, place: Place) {
+        self.carried = place;
+        self.carried_at = Instant::now();
+    }
+
+    const fn id(&self, place: Place) -> EventId {
+        EventId {
+            epoch: self.epoch,
+            commit_lsn: place.0,
+            ordinal: place.1,
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.hub.leave(&self.organization, &self.room, &self.seat);
+    }
+}

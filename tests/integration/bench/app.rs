@@ -1,0 +1,257 @@
+//! A worker under test, on a database of its own.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use walcast::app::App;
+use walcast::config::{Config, Secret};
+use walcast::postgres::client::Client;
+use walcast::postgres::dsn::Dsn;
+
+use super::http::{Request, Response};
+use super::sse::Stream;
+use super::{eventually, server};
+
+/// Signs the tokens of every test.
+pub const JWT_SECRET: &str = "a secret of the tests, long enough for HS256";
+
+/// Somebody, and where they belong.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub organization: String,
+    pub user: String,
+    pub token: String,
+}
+
+/// The reference domain, a worker in this process, and a session to write with.
+pub struct TestApp {
+    pub url: String,
+    pub dsn: Dsn,
+    pub config: Config,
+    pub address: SocketAddr,
+    session: Client,
+    worker: Option<App>,
+}
+
+/// What differs from the ordinary worker.
+pub struct Builder {
+    config: Config,
+    catalog: Option<String>,
+    before: String,
+    url: Option<String>,
+    worker_dsn: Option<Box<dyn Fn(&Dsn) -> Dsn>>,
+}
+
+/// A configuration for tests: the reference domain, any free port, everything a stream needs.
+pub fn configuration() -> Config {
+    let mut config = Config::reference();
+    config.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.access.jwt_secret = Some(Secret::new(JWT_SECRET.to_owned()));
+    config.http.drain = Duration::from_millis(200);
+    config
+}
+
+/// A token of `user` for an hour, with claims beside.
+pub fn token_with(user: &str, claims: serde_json::Value) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let mut all = json!({ "sub": user, "exp": now + 3600 });
+    for (name, value) in claims.as_object().into_iter().flatten() {
+        all[name] = value.clone();
+    }
+    let key = jsonwebtoken::EncodingKey::from_secret(JWT_SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &all, &key).expect("a token")
+}
+
+impl Builder {
+    pub fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// SQL that is run on the database before `setup`.
+    pub fn before(mut self, sql: &str) -> Self {
+        self.before.push_str(sql);
+        self
+    }
+
+    /// A catalog of the test's own, beside the reference domain's tables.
+    pub fn catalog(mut self, toml: &str) -> Self {
+        self.catalog = Some(toml.to_owned());
+        self
+    }
+
+    /// On this database, which has the domain in it.
+    pub fn on(mut self, url: String) -> Self {
+        self.url = Some(url);
+        self
+    }
+
+    /// The worker reaches Postgres by another way than the test does.
+    pub fn through(mut self, dsn: impl Fn(&Dsn) -> Dsn + 'static) -> Self {
+        self.worker_dsn = Some(Box::new(dsn));
+        self
+    }
+
+    pub async fn start(self) -> TestApp {
+        let url = match self.url {
+            Some(url) => url,
+            None => server::database().await,
+        };
+        let dsn = Dsn::parse(&url).expect("the database's URL");
+        let session = server::session(&dsn).await;
+        session.batch_execute(&self.before).await.expect("the test's own SQL");
+        let mut config = self.config;
+        let folder = tempfile::tempdir().expect("a folder");
+        if let Some(toml) = self.catalog {
+            let path = folder.path().join("catalog.toml");
+            std::fs::write(&path, toml).expect("a catalog");
+            config.catalog.path = Some(path);
+        }
+        walcast::cli::setup::apply(&config, &dsn).await.expect("setup");
+        let worker_dsn = self.worker_dsn.map_or_else(|| dsn.clone(), |through| through(&dsn));
+        let worker = App::start(config.clone(), worker_dsn, true).await.expect("a worker");
+        let address = worker.address();
+        let app = TestApp { url, dsn, config, address, session, worker: Some(worker) };
+        app.ready().await;
+        app
+    }
+}
+
+impl TestApp {
+    pub fn builder() -> Builder {
+        Builder { config: configuration(), catalog: None, before: String::new(), url: None, worker_dsn: None }
+    }
+
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// Returns once the worker lets streams in.
+    pub async fn ready(&self) {
+        eventually("the worker is ready", || async {
+            let word = self.get("/readyz").await.body;
+            matches!(word.trim(), "ready" | "degraded").then_some(())
+        })
+        .await;
+    }
+
+    /// Runs SQL, each statement in a transaction of its own unless it says otherwise.
+    pub async fn sql(&self, sql: &str) {
+        self.session.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
+    }
+
+    /// Runs SQL that may fail.
+    pub async fn try_sql(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        self.session.batch_execute(sql).await
+    }
+
+    /// A new session of the test's own, after the server was restarted.
+    pub async fn reconnect(&mut self) {
+        let dsn = self.dsn.clone();
+        self.session = eventually("the server answers again", || async {
+            walcast::postgres::client::connect(&dsn).await.ok()
+        })
+        .await;
+    }
+
+    /// Runs SQL as one transaction; returns between what times (milliseconds since 1970) it was committed.
+    pub async fn transaction(&self, sql: &str) -> RangeInclusive<i64> {
+        let before = self.clock().await;
+        self.sql(&format!("begin; {sql}; commit")).await;
+        before..=self.clock().await
+    }
+
+    async fn clock(&self) -> i64 {
+        let row = "select floor(extract(epoch from clock_timestamp()) * 1000)::bigint";
+        self.session.query_one(row, &[]).await.expect("a time").get(0)
+    }
+
+    /// One value, as text.
+    pub async fn text(&self, sql: &str) -> String {
+        let row = self.session.query_one(&format!("select ({sql})::text"), &[]).await;
+        row.unwrap_or_else(|error| panic!("{error:?} in {sql}")).get(0)
+    }
+
+    /// A member of an organization; both are made when they are not there yet.
+    pub async fn member(&self, organization: &str, user: &str, role: &str) -> Member {
+        self.sql(&format!(
+            "begin;
+             insert into organizations (id, name, plan) values ('{organization}', 'Org {organization}', 'free')
+               on conflict do nothing;
+             insert into users (id, email, name) values ('{user}', '{user}@example.com', '{user}')
+               on conflict do nothing;
+             insert into memberships (organization_id, user_id, role) values ('{organization}', '{user}', '{role}');
+             commit"
+        ))
+        .await;
+        let member = Member {
+            organization: organization.to_owned(),
+            user: user.to_owned(),
+            token: token_with(user, json!({})),
+        };
+        eventually("the membership is known", || async {
+            let mut stream = self.connect(&member, "").await;
+            if stream.head.status != 200 {
+                return None;
+            }
+            stream.data().await.event_type().filter(|first| first == "connected")
+        })
+        .await;
+        member
+    }
+
+    /// The native path's target for a member, with more parameters (`&channel=…`).
+    pub fn target(member: &Member, parameters: &str) -> String {
+        format!("/api/realtime/stream?organizationId={}{parameters}", member.organization)
+    }
+
+    /// Opens a stream on the native path, whatever comes of it.
+    pub async fn connect(&self, member: &Member, parameters: &str) -> Stream {
+        let request = Request::get(Self::target(member, parameters))
+            .bearer(&member.token)
+            .header("Accept", "text/event-stream");
+        Stream::open(self.address, request).await
+    }
+
+    /// Opens a stream on the native path and reads its `connected`.
+    pub async fn open(&self, member: &Member, parameters: &str) -> Stream {
+        let mut stream = self.connect(member, parameters).await;
+        assert_eq!(stream.head.status, 200, "{:?}", stream.head);
+        let first = stream.data().await;
+        assert_eq!(first.event_type().as_deref(), Some("connected"), "{}", first.raw);
+        stream
+    }
+
+    /// Opens a stream after an id.
+    pub async fn resume(&self, member: &Member, id: &str) -> Stream {
+        self.open(member, &format!("&lastEventId={id}")).await
+    }
+
+    pub async fn get(&self, target: &str) -> Response {
+        Request::get(target).fetch(self.address).await
+    }
+
+    /// Stops the worker gracefully.
+    pub async fn stop(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            worker.stop().await.expect("a graceful stop");
+        }
+    }
+
+    /// Starts the worker again, on a new port.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        let worker = App::start(self.config.clone(), self.dsn.clone(), true).await.expect("a worker");
+        self.address = worker.address();
+        self.worker = Some(worker);
+        self.ready().await;
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        server::clean_up(self.dsn.clone());
+    }
+}

@@ -1,0 +1,82 @@
+//! The worker as its users run it: the binary, in a process that can be killed.
+
+use std::net::SocketAddr;
+use std::process::{ExitStatus, Stdio};
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::app::JWT_SECRET;
+use super::http::Request;
+use super::{PATIENCE, eventually};
+
+/// `walcast run --reference`, as a child that dies with the test.
+pub struct WorkerProcess {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+/// The binary with a test's database and secret in its environment.
+pub fn command(url: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_walcast"));
+    command
+        .env_clear()
+        .envs(std::env::vars().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME" | "USER" | "TMPDIR")))
+        .env("DATABASE_URL", url)
+        .env("WALCAST_ACCESS_JWT_SECRET", JWT_SECRET)
+        .env("WALCAST_HTTP_LISTEN", "127.0.0.1:0")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+impl WorkerProcess {
+    /// Starts it and waits until it lets streams in.
+    pub async fn start(url: &str, environment: &[(&str, &str)]) -> Self {
+        let mut command = command(url);
+        command.args(["run", "--reference"]).envs(environment.iter().copied());
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary");
+        let stderr = child.stderr.take().expect("its log");
+        let mut lines = BufReader::new(stderr).lines();
+        let listening = async {
+            let mut seen = Vec::new();
+            while let Some(line) = lines.next_line().await.expect("a log line") {
+                let address = serde_json::from_str::<serde_json::Value>(&line)
+                    .ok()
+                    .and_then(|line| line["fields"]["address"].as_str()?.parse().ok());
+                seen.push(line);
+                if let Some(address) = address {
+                    return address;
+                }
+            }
+            panic!("the worker ended before it listened: {seen:#?}");
+        };
+        let address = tokio::time::timeout(PATIENCE, listening).await.expect("the worker listens");
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let worker = Self { child, address };
+        eventually("the worker is ready", || async {
+            let word = Request::get("/readyz").fetch(address).await.body;
+            matches!(word.trim(), "ready" | "degraded").then_some(())
+        })
+        .await;
+        worker
+    }
+
+    /// SIGKILL: no farewell.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it was running");
+    }
+
+    /// SIGTERM, and how it ended.
+    pub async fn terminate(mut self) -> ExitStatus {
+        let id = self.child.id().expect("it is running").to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().await.expect("kill");
+        assert!(sent.success());
+        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("a status")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it is running")
+    }
+}

@@ -1,0 +1,79 @@
+//! A TCP proxy between the worker and Postgres, for faults on purpose.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    Forward,
+    /// Bytes are taken and go nowhere: a network that lost its way, without a reset.
+    BlackHole,
+    /// Connections are closed, new ones too.
+    Cut,
+}
+
+/// Forwards to an address, until told otherwise.
+pub struct Proxy {
+    pub address: SocketAddr,
+    mode: Arc<watch::Sender<Mode>>,
+}
+
+impl Proxy {
+    pub async fn start(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let mode = Arc::new(watch::Sender::new(Mode::Forward));
+        let modes = Arc::clone(&mode);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                if *modes.borrow() == Mode::Cut {
+                    continue;
+                }
+                let Ok(server) = TcpStream::connect(target).await else { continue };
+                let (client_read, client_write) = client.into_split();
+                let (server_read, server_write) = server.into_split();
+                tokio::spawn(forward(client_read, server_write, modes.subscribe()));
+                tokio::spawn(forward(server_read, client_write, modes.subscribe()));
+            }
+        });
+        Self { address, mode }
+    }
+
+    pub fn cut(&self) {
+        self.mode.send_replace(Mode::Cut);
+    }
+
+    pub fn black_hole(&self) {
+        self.mode.send_replace(Mode::BlackHole);
+    }
+
+    pub fn restore(&self) {
+        self.mode.send_replace(Mode::Forward);
+    }
+}
+
+async fn forward(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    mut mode: watch::Receiver<Mode>,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    // A connection that lost bytes is never mended: forwarding again would splice what no sender sent.
+    let mut holed = false;
+    loop {
+        let read = tokio::select! {
+            biased;
+            _ = mode.wait_for(|mode| *mode == Mode::Cut) => return,
+            read = from.read(&mut buffer) => read,
+        };
+        let Ok(count @ 1..) = read else { return };
+        holed |= *mode.borrow() == Mode::BlackHole;
+        if !holed && to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Figures, not claims: what README and ARCHITECTURE.md quote. Run alone, in release:
+//!
+//! ```text
+//! cargo test --release --test integration measure -- --ignored --nocapture --test-threads 1
+//! ```
+
+use std::time::{Duration, Instant};
+
+use tokio::process::Command;
+use walcast::cli::cluster::Binaries;
+
+use crate::bench::app::TestApp;
+use crate::bench::process::WorkerProcess;
+
+/// CPU seconds (user and system) of a process so far.
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("/proc");
+    let fields: Vec<_> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    // utime and stime are fields 14 and 15 of the line, in ticks of 1/100 s.
+    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("ticks")).sum();
+    #[allow(clippy::cast_precision_loss, reason = "a figure for people")]
+    let seconds = ticks as f64 / 100.0;
+    seconds
+}
+
+fn resident_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("KiB") / 1024
+}
+
+/// The largest resident size that the process has had.
+fn peak_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("VmHWM");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("KiB") / 1024
+}
+
+fn median(mut values: Vec<Duration>) -> Duration {
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+const TRANSACTIONS: u32 = 100_000;
+const CHANGES: u32 = 5 * TRANSACTIONS;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement of minutes"]
+async fn drain_of_a_backlog_beside_pg_recvlogical() {
+    let mut app = TestApp::start().await;
+    app.member("o1", "u1", "admin").await;
+    app.stop().await;
+    app.sql("select pg_create_logical_replication_slot('twin_' || current_database(), 'pgoutput')").await;
+    app.sql(&format!(
+        "insert into devices (id, organization_id, name, model, status)
+           select 'd' || n, 'o1', 'Device ' || n, 'M', 'ONLINE' from generate_series(1, 1000) n;
+         do $$ begin
+           for n in 1..{TRANSACTIONS} loop
+             insert into device_telemetry (organization_id, device_id, event_type, temperature, humidity, battery)
+               select 'o1', 'd' || (1 + (n * 5 + k) % 1000), 'reading', 20 + k, 40 + k, 90 from generate_series(0, 4) k;
+             commit;
+           end loop;
+         end $$"
+    ))
+    .await;
+    let end = app.text("pg_current_wal_insert_lsn()").await;
+    app.sql("select pg_switch_wal()").await;
+    let twin = app.text("'twin_' || current_database()").await;
+    let program = Binaries::find(None).expect("server binaries").program("pg_recvlogical");
+
+    for round in 1..=3 {
+        let began = Instant::now();
+        let drained = Command::new(&program)
+            .args(["-d", &app.url, "--slot", &twin, "--start", "-f", "/dev/null", "--no-loop"])
+            .args(["-o", "proto_version=1", "-o", "publication_names=walcast", "--endpos", &end])
+            .args(["--fsync-interval=0", "--status-interval=3600"])
+            .status()
+            .await
+            .expect("pg_recvlogical");
+        assert!(drained.success());
+        let peer = began.elapsed();
+
+        let began = Instant::now();
+        let worker = WorkerProcess::start(&app.url, &[("WALCAST_REPLAY_MAX_WAL", "8GiB")]).await;
+        let ours = began.elapsed();
+        let (cpu, resident, peak) = (cpu_seconds(worker.pid()), resident_mib(worker.pid()), peak_mib(worker.pid()));
+        worker.kill().await;
+        let rate = |took: Duration| f64::from(CHANGES) / took.as_secs_f64();
+        println!(
+            "round {round}: pg_recvlogical {:.0} changes/s, walcast {:.0} changes/s (ratio {:.2}), {:.2} us of CPU a \
+             change, {resident} MiB resident after, {peak} MiB at most",
+            rate(peer),
+            rate(ours),
+            peer.as_secs_f64() / ours.as_secs_f64(),
+            cpu * 1e6 / f64::from(CHANGES),
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement of minutes"]
+async fn memory_of_one_transaction_of_a_million_rows() {
+    let mut app = TestApp::start().await;
+    app.member("o1", "u1", "admin").await;
+    app.stop().await;
+    let worker = WorkerProcess::start(&app.url, &[]).await;
+    let idle = resident_mib(worker.pid());
+    app.sql(
+        "insert into devices (id, organization_id, name, model, status)
+         select 'd' || n, 'o1', 'Device ' || n, 'Model', 'ONLINE' from generate_series(1, 10) n",
+    )
+    .await;
+    let member = crate::bench::app::Member {
+        organization: "o1".to_owned(),
+        user: "u1".to_owned(),
+        token: crate::bench::app::token_with("u1", serde_json::json!({})),
+    };
+    let request = crate::bench::http::Request::get(TestApp::target(&member, "&channel=custom")).bearer(&member.token);
+    let mut stream = crate::bench::sse::Stream::open(worker.address, request).await;
+    stream.data().await;
+    let began = Instant::now();
+    app.sql(
+        "begin;
+         insert into device_telemetry (organization_id, device_id, event_type, temperature, humidity, battery)
+           select 'o1', 'd' || (1 + n % 10), 'reading', 20.5, 40, 90 from generate_series(1, 1000000) n;
+         select walcast.emit('o1', 'million.done', '1');
+         commit",
+    )
+    .await;
+    let committed = began.elapsed();
+    let event = stream.event().await;
+    assert_eq!(event.event_type().as_deref(), Some("million.done"));
+    println!(
+        "1,000,000 rows in one transaction: written in {committed:.1?}, last event {:.1?} after the commit; resident \
+         {idle} MiB before, {} MiB after, {} MiB at most",
+        began.elapsed() - committed,
+        resident_mib(worker.pid()),
+        peak_mib(worker.pid()),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement of minutes"]
+async fn latency_from_commit_to_client() {
+    const EVENTS: usize = 2000;
+    let mut app = TestApp::start().await;
+    let member = app.member("o1", "u1", "admin").await;
+    app.stop().await;
+    let worker = WorkerProcess::start(&app.url, &[]).await;
+    let request = crate::bench::http::Request::get(TestApp::target(&member, "")).bearer(&member.token);
+    let mut stream = crate::bench::sse::Stream::open(worker.address, request).await;
+    stream.data().await;
+    let idle = resident_mib(worker.pid());
+    let mut took = Vec::with_capacity(EVENTS);
+    for n in 0..EVENTS {
+        app.sql(&format!("select walcast.emit('o1', 'tick', '{n}')")).await;
+        let committed = Instant::now();
+        let event = stream.event().await;
+        took.push(committed.elapsed());
+        assert_eq!(event.json()["data"], n);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let mut sorted = took.clone();
+    sorted.sort_unstable();
+    println!(
+        "commit (as its writer learns of it) to client: median {:.0?}, p99 {:.0?} over {EVENTS}; {idle} MiB resident",
+        median(took),
+        sorted[EVENTS * 99 / 100],
+    );
+}
