@@ -42,7 +42,7 @@ pub(crate) use read::Snapshot;
 pub use writer::Touched;
 
 use log::Log;
-use writer::{Lookup, Writer};
+use writer::{Lookup, Writer, give_back};
 
 /// The state that all journals share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -291,7 +291,9 @@ impl Lookup for Journals {
     }
 
     fn forget(&self, organization: &OrganizationId) {
-        self.directory_mut().logs.remove(organization);
+        let mut directory = self.directory_mut();
+        directory.logs.remove(organization);
+        give_back(&mut directory.logs);
     }
 }
 

@@ -318,6 +318,7 @@ impl Writer {
         lookup.raise_base(self.base);
         lookup.forget(organization);
         if let Some(slot) = self.slots.remove(organization) {
+            give_back(&mut self.slots);
             self.bytes = self.bytes.saturating_sub(LOG_COST);
             self.lost = self.lost.max(
                 slot.pending
@@ -440,5 +441,12 @@ impl Pending {
 
     fn cost(&self) -> u64 {
         self.builder.weight() as u64 + self.blocks.iter().map(|block| block.cost()).sum::<u64>()
+    }
+}
+
+/// Frees most of a map's room once it is nearly empty: a crowd of organizations that passed leaves nothing behind.
+pub(super) fn give_back<V>(map: &mut HashMap<OrganizationId, V>) {
+    if map.capacity() > map.len() * 4 + 1024 {
+        map.shrink_to(map.len() * 2);
     }
 }

@@ -1,7 +1,7 @@
 //! Threads: no wake-up is lost, whoever comes first.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -137,4 +137,44 @@ fn a_cursor_never_passes_what_is_still_to_come() {
     }
     writer.join().unwrap();
     drop(others);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stream_that_is_about_to_wait_is_woken() {
+    const ROUNDS: u64 = 5_000;
+    let journals = journals(1 << 20, 10);
+    let hub = Hub::new(journals.clone());
+    let mut stream = super::live_of(&hub, "a");
+    let seen = Arc::new(AtomicU64::new(20));
+    let writer = {
+        let seen = seen.clone();
+        std::thread::spawn(move || {
+            for lsn in 20..20 + ROUNDS {
+                // The stream has what was before, and is on its way to wait.
+                while seen.load(Ordering::Acquire) < lsn {
+                    std::hint::spin_loop();
+                }
+                commit(&journals, &[draft("a", lsn, 1)]);
+            }
+        })
+    };
+    let reader = tokio::spawn({
+        let seen = seen.clone();
+        async move {
+            for lsn in 20..20 + ROUNDS {
+                let Batch::Frames(frames) = stream.next().await else {
+                    panic!("no sync is due")
+                };
+                assert_eq!(frames.concat(), draft("a", lsn, 1).frame().into_bytes());
+                seen.store(lsn + 1, Ordering::Release);
+                // Sweeps the moment of waiting over the moment of publishing.
+                (0..lsn * 7919 % 1000).for_each(|_| std::hint::spin_loop());
+            }
+        }
+    });
+    // Around the task, not in it: a time-out that polls the stream would do what a lost wake-up did not.
+    let in_time = tokio::time::timeout(Duration::from_secs(20), reader).await;
+    seen.store(u64::MAX, Ordering::Release);
+    writer.join().unwrap();
+    in_time.expect("no wake-up is lost").expect("every event arrives");
 }
