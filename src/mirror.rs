@@ -112,49 +112,33 @@ impl Mirror {
     /// The mirrored table of that name.
     #[must_use]
     pub fn find(&self, table: &TableName) -> Option<MirrorTableId> {
-        self.tables
-            .iter()
-            .position(|known| known.spec.table == *table)
-            .map(MirrorTableId)
+        self.tables.iter().position(|known| known.spec.table == *table).map(MirrorTableId)
     }
 
     /// The mirrored table that a relation of the stream is.
     #[must_use]
     pub fn find_relation(&self, relation: &Relation) -> Option<MirrorTableId> {
         let same = |name: &TableName| name.name == relation.name && name.schema == relation.namespace;
-        self.tables
-            .iter()
-            .position(|known| same(&known.spec.table))
-            .map(MirrorTableId)
+        self.tables.iter().position(|known| same(&known.spec.table)).map(MirrorTableId)
     }
 
     /// The row whose columns of an index (by its place in the spec) have these values; of several, the one whose key
     /// is the least.
     #[must_use]
     pub fn lookup(&self, table: MirrorTableId, index: usize, key: &[&[u8]]) -> Option<Arc<MirrorRow>> {
-        self.tables
-            .get(table.0)?
-            .read()
-            .rows
-            .find(index, key)
-            .first()
-            .cloned()
+        self.tables.get(table.0)?.read().rows.find(index, key).first().cloned()
     }
 
     /// Every such row, in the order of their keys.
     #[must_use]
     pub fn lookup_all(&self, table: MirrorTableId, index: usize, key: &[&[u8]]) -> Vec<Arc<MirrorRow>> {
-        self.tables
-            .get(table.0)
-            .map_or_else(Vec::new, |table| table.read().rows.find(index, key).to_vec())
+        self.tables.get(table.0).map_or_else(Vec::new, |table| table.read().rows.find(index, key).to_vec())
     }
 
     /// Rows in a table.
     #[must_use]
     pub fn len(&self, table: MirrorTableId) -> usize {
-        self.tables
-            .get(table.0)
-            .map_or(0, |table| table.read().rows.len())
+        self.tables.get(table.0).map_or(0, |table| table.read().rows.len())
     }
 
     /// Rows in all tables.
@@ -203,22 +187,10 @@ impl Table {
                 columns.len() - 1
             })
         };
-        let indexes: Vec<Vec<usize>> = spec
-            .indexes
-            .iter()
-            .map(|index| index.iter().map(&mut place).collect())
-            .collect();
-        let state = State {
-            rows: Rows::new(&indexes),
-            key: Vec::new(),
-            binding: None,
-        };
-        Self {
-            spec,
-            columns,
-            indexes,
-            state: RwLock::new(state),
-        }
+        let indexes: Vec<Vec<usize>> =
+            spec.indexes.iter().map(|index| index.iter().map(&mut place).collect()).collect();
+        let state = State { rows: Rows::new(&indexes), key: Vec::new(), binding: None };
+        Self { spec, columns, indexes, state: RwLock::new(state) }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {

@@ -1,5 +1,8 @@
 //! The stream's changes, one by one.
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,6 +10,7 @@ use std::sync::atomic::Ordering;
 use super::key::encode_key;
 use super::{Joining, Mirror, MirrorError, MirrorRow, MirrorTableId, State, Table};
 use crate::postgres::pgoutput::{Cell, OldTuple, Relation, Tuple};
+use crate::postgres::schema::TableName;
 use crate::source::{Operation, RowChange};
 
 /// How the columns of one relation lie.
@@ -72,9 +76,7 @@ impl Mirror {
             return false;
         }
         let mut mirrored = false;
-        for table in relations
-            .iter()
-            .filter_map(|relation| self.tables.get(self.find_relation(relation)?.0))
+        for table in relations.iter().filter_map(|relation| self.tables.get(self.find_relation(relation)?.0))
         {
             let mut state = table.write();
             self.memory.fetch_sub(state.rows.memory(), Ordering::Relaxed);
@@ -82,6 +84,19 @@ impl Mirror {
             mirrored = true;
         }
         mirrored
+    }
+
+    /// Mirrored columns that the newest definition of their table in the stream does not have: they read as null.
+    #[must_use]
+    pub fn missing(&self) -> Vec<(TableName, String)> {
+        let mut missing = Vec::new();
+        for table in &self.tables {
+            let state = table.read();
+            let places = state.binding.iter().flat_map(|binding| &binding.columns);
+            let gone = table.columns.iter().zip(places).filter(|(_, place)| place.is_none());
+            missing.extend(gone.map(|(column, _)| (table.spec.table.clone(), column.clone())));
+        }
+        missing
     }
 
     fn has_seen(&self, xid: u32) -> bool {
@@ -97,25 +112,16 @@ impl Table {
         used_bytes: u64,
         limit_bytes: u64,
     ) -> Result<(), MirrorError> {
-        if !state
-            .binding
-            .as_ref()
-            .is_some_and(|binding| Arc::ptr_eq(&binding.relation, &change.relation))
-        {
+        if !state.binding.as_ref().is_some_and(|binding| Arc::ptr_eq(&binding.relation, &change.relation)) {
             state.binding = Some(Binding::new(&change.relation, &self.columns, &state.key));
         }
         let Some(binding) = &state.binding else {
             return Ok(());
         };
-        let no_key = || MirrorError::NoKey {
-            table: self.spec.table.clone(),
-        };
+        let no_key = || MirrorError::NoKey { table: self.spec.table.clone() };
         let old = change.old.as_ref().map(OldTuple::tuple).map(cells);
         let new = change.new.as_ref().map(cells);
-        let old_key = old
-            .as_deref()
-            .map(|old| binding.key(old).ok_or_else(no_key))
-            .transpose()?;
+        let old_key = old.as_deref().map(|old| binding.key(old).ok_or_else(no_key)).transpose()?;
         let Some(new) = new else {
             state.rows.remove(&old_key.ok_or_else(no_key)?);
             return Ok(());
@@ -127,36 +133,22 @@ impl Table {
                 Operation::Update => state.rows.get(old_key.as_deref().unwrap_or(&new_key)),
                 Operation::Insert | Operation::Delete => None,
             };
-            let full = matches!(change.old, Some(OldTuple::Full(_)))
-                .then_some(old.as_deref())
-                .flatten();
+            let full = matches!(change.old, Some(OldTuple::Full(_))).then_some(old.as_deref()).flatten();
             let values =
-                binding
-                    .columns
-                    .iter()
-                    .enumerate()
-                    .map(|(column, place)| match new.get((*place)?)? {
-                        Cell::Text(text) => Some(*text),
-                        Cell::Null => None,
-                        Cell::Unchanged => match full.and_then(|old| old.get((*place)?)) {
-                            Some(Cell::Text(text)) => Some(*text),
-                            _ => previous.and_then(|row| row.cell(column)),
-                        },
-                    });
+                binding.columns.iter().enumerate().map(|(column, place)| match new.get((*place)?)? {
+                    Cell::Text(text) => Some(*text),
+                    Cell::Null => None,
+                    Cell::Unchanged => match full.and_then(|old| old.get((*place)?)) {
+                        Some(Cell::Text(text)) => Some(*text),
+                        _ => previous.and_then(|row| row.cell(column)),
+                    },
+                });
             MirrorRow::new(&new_key, values)
         };
-        let row = row.ok_or_else(|| MirrorError::RowTooLarge {
-            table: self.spec.table.clone(),
-        })?;
-        let replaced = state
-            .rows
-            .get(old_key.as_deref().unwrap_or(&new_key))
-            .map_or(0, |row| row.memory());
+        let row = row.ok_or_else(|| MirrorError::RowTooLarge { table: self.spec.table.clone() })?;
+        let replaced = state.rows.get(old_key.as_deref().unwrap_or(&new_key)).map_or(0, |row| row.memory());
         if used_bytes.saturating_sub(replaced).saturating_add(row.memory()) > limit_bytes {
-            return Err(MirrorError::TooLarge {
-                table: self.spec.table.clone(),
-                limit_bytes,
-            });
+            return Err(MirrorError::TooLarge { table: self.spec.table.clone(), limit_bytes });
         }
         if let Some(old_key) = old_key {
             state.rows.remove(&old_key);

@@ -55,7 +55,10 @@ pub enum LoadError {
 }
 
 impl Mirror {
-    /// Reads every table, in the place of what was there; on failure what was there stays. The connection must be in
+    /// Reads every table, in the place of what was there; on failure what was there stays. Nothing may be applied
+    /// meanwhile: it would be lost with the old rows. So the stream waits, and is kept alive by its pulse.
+    ///
+    /// The connection must be in
     /// no transaction and have the session format of [`crate::postgres::client`]. Dropped halfway, this leaves its
     /// transaction open: give the connection up too.
     ///
@@ -75,10 +78,7 @@ impl Mirror {
                 return Err(error);
             }
         };
-        let barrier = fetch_text(client, BARRIER)
-            .await?
-            .parse()
-            .map_err(|_| LoadError::Answer)?;
+        let barrier = fetch_text(client, BARRIER).await?.parse().map_err(|_| LoadError::Answer)?;
         let snapshot = Arc::new(MirrorSnapshot { snapshot, barrier });
 
         // All at once: nobody reads one table of this load beside another of the last.
@@ -94,9 +94,7 @@ impl Mirror {
 
     async fn fetch(&self, client: &Client) -> Result<(Snapshot, Vec<State>), LoadError> {
         // The first query of the transaction takes its snapshot.
-        let snapshot = fetch_text(client, "select pg_catalog.pg_current_snapshot()::text")
-            .await?
-            .parse()?;
+        let snapshot = fetch_text(client, "select pg_catalog.pg_current_snapshot()::text").await?.parse()?;
         let schema = Schema::fetch(client).await?;
         let mut loaded = Vec::with_capacity(self.tables.len());
         let mut memory = 0;
@@ -118,43 +116,25 @@ impl Table {
         limit_bytes: u64,
     ) -> Result<State, LoadError> {
         let name = &self.spec.table;
-        let table = schema
-            .tables
-            .get(name)
-            .ok_or_else(|| LoadError::MissingTable(name.clone()))?;
+        let table = schema.tables.get(name).ok_or_else(|| LoadError::MissingTable(name.clone()))?;
         let key = match &table.replica_identity {
             ReplicaIdentity::Default | ReplicaIdentity::Full => Some(&table.primary_key),
-            ReplicaIdentity::Index(index) => table
-                .identity_indexes
-                .iter()
-                .find(|known| known.name == *index)
-                .map(|index| &index.columns),
+            ReplicaIdentity::Index(index) => {
+                table.identity_indexes.iter().find(|known| known.name == *index).map(|index| &index.columns)
+            }
             ReplicaIdentity::Nothing => None,
         };
-        let key = key
-            .filter(|key| !key.is_empty())
-            .ok_or_else(|| LoadError::NoKey(name.clone()))?;
+        let key = key.filter(|key| !key.is_empty()).ok_or_else(|| LoadError::NoKey(name.clone()))?;
         for column in &self.columns {
             if table.column(column).is_none_or(|column| column.generated) {
-                return Err(LoadError::MissingColumn {
-                    table: name.clone(),
-                    column: column.clone(),
-                });
+                return Err(LoadError::MissingColumn { table: name.clone(), column: column.clone() });
             }
         }
         // Children by inheritance are published as themselves, partitions as their root.
-        let only = if table.kind == TableKind::Partitioned {
-            ""
-        } else {
-            "only "
-        };
+        let only = if table.kind == TableKind::Partitioned { "" } else { "only " };
         let list: Vec<String> = key.iter().chain(&self.columns).map(|name| quote(name)).collect();
         let list = list.join(", ");
-        let query = format!(
-            "select {list} from {only}{}.{}",
-            quote(&name.schema),
-            quote(&name.name)
-        );
+        let query = format!("select {list} from {only}{}.{}", quote(&name.schema), quote(&name.name));
 
         let mut rows = Rows::new(&self.indexes);
         // The simple protocol: each value comes as its type's text output, as in the WAL.
@@ -174,18 +154,10 @@ impl Table {
             let row = MirrorRow::new(&row_key, values.iter().copied());
             rows.put(row.ok_or_else(|| MirrorError::RowTooLarge { table: name.clone() })?);
             if others_bytes + rows.memory() > limit_bytes {
-                return Err(MirrorError::TooLarge {
-                    table: name.clone(),
-                    limit_bytes,
-                }
-                .into());
+                return Err(MirrorError::TooLarge { table: name.clone(), limit_bytes }.into());
             }
         }
-        Ok(State {
-            rows,
-            key: key.clone(),
-            binding: None,
-        })
+        Ok(State { rows, key: key.clone(), binding: None })
     }
 }
 

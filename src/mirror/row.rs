@@ -39,11 +39,7 @@ impl MirrorRow {
                 }
             });
         }
-        Some(Self {
-            bytes: bytes.into(),
-            key_end,
-            ends: ends.into(),
-        })
+        Some(Self { bytes: bytes.into(), key_end, ends: ends.into() })
     }
 
     /// The text of a column of [`super::MirrorSpec::columns`]; none for null.
@@ -97,9 +93,6 @@ mod tests {
         let cells: [Option<&[u8]>; 5] = [Some(b"a"), None, Some(b""), None, Some(b"bcd")];
         let row = MirrorRow::new(b"key", cells.into_iter()).unwrap();
         assert_eq!(row.key(), b"key");
-        assert_eq!(
-            (0..6).map(|column| row.cell(column)).collect::<Vec<_>>(),
-            [&cells[..], &[None]].concat()
-        );
+        assert_eq!((0..6).map(|column| row.cell(column)).collect::<Vec<_>>(), [&cells[..], &[None]].concat());
     }
 }

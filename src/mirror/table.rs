@@ -27,14 +27,8 @@ struct Index {
 impl Rows {
     /// `indexes` name columns by their place in a row.
     pub(super) fn new(indexes: &[Vec<usize>]) -> Self {
-        let index = |columns: &Vec<usize>| Index {
-            columns: columns.clone(),
-            entries: HashMap::new(),
-        };
-        Self {
-            indexes: indexes.iter().map(index).collect(),
-            ..Self::default()
-        }
+        let index = |columns: &Vec<usize>| Index { columns: columns.clone(), entries: HashMap::new() };
+        Self { indexes: indexes.iter().map(index).collect(), ..Self::default() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -52,13 +46,8 @@ impl Rows {
     /// In the order of row keys; empty when there is no such index.
     pub(super) fn find(&self, index: usize, values: &[&[u8]]) -> &[Arc<MirrorRow>] {
         let entry = || {
-            let index = self
-                .indexes
-                .get(index)
-                .filter(|index| index.columns.len() == values.len())?;
-            index
-                .entries
-                .get(&*encode_key(values.iter().map(|value| Some(*value)))?)
+            let index = self.indexes.get(index).filter(|index| index.columns.len() == values.len())?;
+            index.entries.get(&*encode_key(values.iter().map(|value| Some(*value)))?)
         };
         entry().map_or(&[], Vec::as_slice)
     }

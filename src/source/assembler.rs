@@ -67,11 +67,7 @@ pub enum AssembleError {
 
 impl Assembler {
     pub(super) fn new(limit_bytes: u64) -> Self {
-        Self {
-            relations: Relations::default(),
-            open: None,
-            limit_bytes,
-        }
+        Self { relations: Relations::default(), open: None, limit_bytes }
     }
 
     /// Between `Begin` and `Commit`.
@@ -90,11 +86,7 @@ impl Assembler {
             LogicalMessage::Commit(commit) => return self.commit(commit).map(Some),
             LogicalMessage::Relation(relation) => {
                 let relation = Arc::new(relation);
-                if let Some(Open {
-                    buffer: Buffer::Spool(spool),
-                    ..
-                }) = &mut self.open
-                {
+                if let Some(Open { buffer: Buffer::Spool(spool), .. }) = &mut self.open {
                     spool.define(&relation)?;
                 }
                 self.relations.define(relation);
@@ -110,13 +102,7 @@ impl Assembler {
         if self.open.is_some() {
             return Err(Violation::NestedBegin);
         }
-        self.open = Some(Open {
-            begin,
-            buffer: Buffer::Memory {
-                changes: Vec::new(),
-                bytes: 0,
-            },
-        });
+        self.open = Some(Open { begin, buffer: Buffer::Memory { changes: Vec::new(), bytes: 0 } });
         Ok(())
     }
 

@@ -15,12 +15,17 @@ const OPERATOR_DELAY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Backoff(ExponentialBackoff);
 
-impl Backoff {
-    pub fn new() -> Self {
-        let delays = ExponentialBuilder::default()
-            .with_min_delay(MIN_DELAY)
-            .with_max_delay(MAX_DELAY);
+impl Default for Backoff {
+    fn default() -> Self {
+        let delays = ExponentialBuilder::default().with_min_delay(MIN_DELAY).with_max_delay(MAX_DELAY);
         Self(delays.with_factor(2.0).without_max_times().build())
+    }
+}
+
+impl Backoff {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Only once data flowed: a connection that is accepted and lost again is no success.
@@ -28,6 +33,7 @@ impl Backoff {
         *self = Self::new();
     }
 
+    /// Each is about twice the one before; for what waits for somebody they stay the same.
     pub fn delay(&mut self, kind: ErrorKind) -> Duration {
         match kind {
             ErrorKind::Operator => OPERATOR_DELAY / 2 + (OPERATOR_DELAY / 2).mul_f64(fastrand::f64()),
@@ -57,10 +63,7 @@ mod tests {
         for attempt in 0..12u32 {
             let bound = (MIN_DELAY * (1 << attempt)).min(MAX_DELAY);
             let place = attempt as usize;
-            assert!(
-                longest[place] <= bound && longest[place] > bound.mul_f64(0.9),
-                "{attempt}: {longest:?}"
-            );
+            assert!(longest[place] <= bound && longest[place] > bound.mul_f64(0.9), "{attempt}: {longest:?}");
             assert!(shortest[place] < bound.mul_f64(0.1), "{attempt}: {shortest:?}");
         }
     }

@@ -47,14 +47,9 @@ pub(super) fn confirmable(
     oldest_kept: Option<Lsn>,
     now: PgTimestamp,
 ) -> Lsn {
-    let limit = oldest_kept
-        .map_or(processed, |kept| kept.min(processed))
-        .min(timeline.forgettable(previous, now));
-    let boundary = timeline
-        .boundaries
-        .iter()
-        .rev()
-        .find(|boundary| boundary.lsn <= limit);
+    let limit =
+        oldest_kept.map_or(processed, |kept| kept.min(processed)).min(timeline.forgettable(previous, now));
+    let boundary = timeline.boundaries.iter().rev().find(|boundary| boundary.lsn <= limit);
     boundary.map_or(previous, |boundary| boundary.lsn.max(previous))
 }
 
@@ -78,10 +73,7 @@ struct Boundary {
 impl Timeline {
     #[must_use]
     pub(super) fn new(window: Window) -> Self {
-        Self {
-            window,
-            boundaries: VecDeque::new(),
-        }
+        Self { window, boundaries: VecDeque::new() }
     }
 
     /// Forgets everything: history begins anew.
@@ -125,11 +117,7 @@ impl Timeline {
 
     /// Drops what no later answer can be: all but the last of the boundaries up to `confirmed`.
     pub(super) fn forget_before(&mut self, confirmed: Lsn) {
-        while self
-            .boundaries
-            .get(1)
-            .is_some_and(|second| second.lsn <= confirmed)
-        {
+        while self.boundaries.get(1).is_some_and(|second| second.lsn <= confirmed) {
             self.boundaries.pop_front();
         }
     }
@@ -137,35 +125,24 @@ impl Timeline {
     /// What bounds 2 and 3 of [`confirmable`] allow; zero for nothing.
     pub(super) fn forgettable(&self, previous: Lsn, now: PgTimestamp) -> Lsn {
         let aged = |boundary: &&Boundary| now.since(boundary.time) >= self.window.max_age;
-        let by_age = self
-            .boundaries
-            .iter()
-            .take_while(aged)
-            .last()
-            .map_or(Lsn::ZERO, |boundary| boundary.lsn);
+        let by_age =
+            self.boundaries.iter().take_while(aged).last().map_or(Lsn::ZERO, |boundary| boundary.lsn);
         let head = self.head().unwrap_or(Lsn::ZERO);
         if head.bytes_since(by_age.max(previous)) <= self.window.max_wal {
             return by_age;
         }
         let lowest = head.back(self.window.max_wal);
-        self.boundaries
-            .iter()
-            .find(|boundary| boundary.lsn >= lowest)
-            .map_or(by_age, |boundary| boundary.lsn)
+        self.boundaries.iter().find(|boundary| boundary.lsn >= lowest).map_or(by_age, |boundary| boundary.lsn)
     }
 }
 
 impl Window {
     /// Which part of the window a boundary lies in, by age and by log.
     fn division(self, boundary: Boundary) -> (i64, u64) {
-        let micros = i64::try_from(self.max_age.as_micros() / u128::from(DIVISIONS))
-            .unwrap_or(i64::MAX)
-            .max(1);
+        let micros =
+            i64::try_from(self.max_age.as_micros() / u128::from(DIVISIONS)).unwrap_or(i64::MAX).max(1);
         let bytes = (self.max_wal / u64::from(DIVISIONS)).max(1);
-        (
-            boundary.time.as_micros().div_euclid(micros),
-            boundary.lsn.as_u64() / bytes,
-        )
+        (boundary.time.as_micros().div_euclid(micros), boundary.lsn.as_u64() / bytes)
     }
 }
 
@@ -175,10 +152,7 @@ mod tests {
 
     use super::*;
 
-    const WINDOW: Window = Window {
-        max_age: Duration::from_secs(600),
-        max_wal: 1 << 20,
-    };
+    const WINDOW: Window = Window { max_age: Duration::from_secs(600), max_wal: 1 << 20 };
 
     fn at(seconds: i64) -> PgTimestamp {
         PgTimestamp::from_micros(seconds * 1_000_000)
@@ -230,12 +204,7 @@ mod tests {
     #[test]
     fn log_beyond_the_budget_is_given_up_before_its_age() {
         let mib = 1 << 20;
-        let timeline = timeline(&[
-            (0, mib),
-            (1, mib + mib / 2),
-            (2, 2 * mib + 1),
-            (3, 2 * mib + mib / 2),
-        ]);
+        let timeline = timeline(&[(0, mib), (1, mib + mib / 2), (2, 2 * mib + 1), (3, 2 * mib + mib / 2)]);
         assert_eq!(confirm(&timeline, None, 4), mib + mib / 2);
         assert_eq!(confirm(&timeline, Some(mib), 4), mib);
     }
@@ -243,10 +212,7 @@ mod tests {
     #[test]
     fn what_is_handed_out_and_not_dealt_with_is_not_confirmed() {
         let timeline = timeline(&[(0, 100), (300, 200)]);
-        assert_eq!(
-            confirmable(Lsn::ZERO, &timeline, Lsn::new(150), None, at(9999)),
-            Lsn::new(100)
-        );
+        assert_eq!(confirmable(Lsn::ZERO, &timeline, Lsn::new(150), None, at(9999)), Lsn::new(100));
     }
 
     #[derive(Clone, Debug)]

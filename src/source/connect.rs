@@ -2,18 +2,23 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::item::{Identity, ResetReason};
 use super::policy::SourceError;
 use super::progress::History;
 use crate::postgres::dsn::Dsn;
 use crate::postgres::replication::{SystemIdentity, TextRow};
-use crate::postgres::{Lsn, ReplicationConnection, ReplicationStream};
+use crate::postgres::{Lsn, ReplicationConnection, ReplicationStream, StreamError};
 
 /// How often a slot that is another worker's is looked at.
 const BUSY_POLL: Duration = Duration::from_millis(400);
 
 /// The longest that the server goes without a status; it also bounds how stale its view of us is.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// No command takes the server so long.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to connect to.
 #[derive(Clone, Debug)]
@@ -73,7 +78,7 @@ async fn open(
     target: &Target,
     history: Option<&History>,
 ) -> Result<Attempt, SourceError> {
-    let system = connection.identify_system().await?;
+    let system = answered(connection.identify_system()).await?;
     let about = fetch_session(&mut connection, &target.publication).await?;
     let identity = about.identity(&system)?;
     let slot = fetch_slot(&mut connection, target).await?;
@@ -81,27 +86,17 @@ async fn open(
         return Ok(Attempt::Busy(connection));
     }
     if !about.published {
-        return Err(SourceError::NoPublication {
-            publication: target.publication.clone(),
-        });
+        return Err(SourceError::NoPublication { publication: target.publication.clone() });
     }
 
     let (slot_confirmed, mut reset) = match slot {
         Some(slot) if !slot.lost => (slot.confirmed, None),
         Some(_) => {
             let name = literal(&target.slot);
-            connection
-                .simple_query(&format!("select pg_catalog.pg_drop_replication_slot({name})"))
-                .await?;
-            (
-                connection.create_slot(&target.slot).await?,
-                Some(ResetReason::SlotLost),
-            )
+            connection.simple_query(&format!("select pg_catalog.pg_drop_replication_slot({name})")).await?;
+            (connection.create_slot(&target.slot).await?, Some(ResetReason::SlotLost))
         }
-        None => (
-            connection.create_slot(&target.slot).await?,
-            Some(ResetReason::SlotMissing),
-        ),
+        None => (connection.create_slot(&target.slot).await?, Some(ResetReason::SlotMissing)),
     };
     let mut start = slot_confirmed;
     if let Some(history) = history
@@ -117,16 +112,16 @@ async fn open(
         Duration::ZERO => STATUS_INTERVAL,
         timeout => STATUS_INTERVAL.min(timeout / 3),
     };
-    let stream = connection.start(&target.slot, start, &target.publication).await?;
-    let opened = Opened {
-        stream,
-        identity,
-        start,
-        reset,
-        slot_confirmed,
-        status_interval,
-    };
+    let stream = answered(connection.start(&target.slot, start, &target.publication)).await?;
+    let opened = Opened { stream, identity, start, reset, slot_confirmed, status_interval };
     Ok(Attempt::Opened(Box::new(opened)))
+}
+
+/// A command's answer, or an error where a dead connection would keep us for ever. Creating a slot is not such a
+/// command: it waits for every transaction in progress.
+async fn answered<T>(command: impl Future<Output = Result<T, StreamError>>) -> Result<T, SourceError> {
+    let answer = timeout(ANSWER_TIMEOUT, command).await;
+    Ok(answer.map_err(|_| SourceError::Silent { seconds: ANSWER_TIMEOUT.as_secs() })??)
 }
 
 /// Why the server can't continue a history.
@@ -172,7 +167,7 @@ async fn fetch_session(
          exists (select from pg_catalog.pg_publication where pubname = {}) as published",
         literal(publication)
     );
-    let rows = connection.simple_query(&sql).await?;
+    let rows = answered(connection.simple_query(&sql)).await?;
     let row = rows.first().ok_or(SourceError::Answer("the session"))?;
     let millis = row.get("timeout").and_then(|text| text.parse().ok());
     Ok(Session {
@@ -192,7 +187,7 @@ async fn fetch_slot(
          from pg_catalog.pg_replication_slots where slot_name = {}",
         literal(&target.slot)
     );
-    let rows = connection.simple_query(&sql).await?;
+    let rows = answered(connection.simple_query(&sql)).await?;
     rows.first().map(|row| read_slot(row, &target.slot)).transpose()
 }
 
@@ -209,11 +204,7 @@ fn read_slot(row: &TextRow, name: &str) -> Result<Slot, SourceError> {
     // One that is being made has no positions yet, and is active.
     let lost =
         row.get("wal_status") == Some("lost") || row.get("restart_lsn").is_none() || confirmed.is_none();
-    Ok(Slot {
-        active,
-        lost: lost && !active,
-        confirmed: confirmed.unwrap_or(Lsn::ZERO),
-    })
+    Ok(Slot { active, lost: lost && !active, confirmed: confirmed.unwrap_or(Lsn::ZERO) })
 }
 
 /// `'text'`, whatever `standard_conforming_strings` is.
@@ -226,27 +217,14 @@ mod tests {
     use super::*;
 
     fn identity(timeline: u32) -> Identity {
-        Identity {
-            system_identifier: "7".to_owned(),
-            timeline,
-            database_oid: 5,
-            database: "app".to_owned(),
-        }
+        Identity { system_identifier: "7".to_owned(), timeline, database_oid: 5, database: "app".to_owned() }
     }
 
     #[test]
     fn history_goes_on_only_where_nothing_can_be_missing() {
-        let history = History {
-            identity: identity(1),
-            processed: Lsn::new(100),
-        };
+        let history = History { identity: identity(1), processed: Lsn::new(100) };
         let broken = |timeline, flushed, confirmed| {
-            broken(
-                &history,
-                &identity(timeline),
-                Lsn::new(flushed),
-                Lsn::new(confirmed),
-            )
+            broken(&history, &identity(timeline), Lsn::new(flushed), Lsn::new(confirmed))
         };
         assert_eq!(broken(1, 100, 100), None);
         assert_eq!(broken(1, 200, 50), None);

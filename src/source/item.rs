@@ -24,9 +24,11 @@ pub enum SourceItem {
     /// Nothing flows until the next `Connected`. Yielded again when the reason changes.
     Disconnected {
         kind: ErrorKind,
-        /// Another worker has the slot; this one takes over when it stops.
-        standby: bool,
+        /// What it is, and what to do about it.
         error: String,
+        /// The slot is being read by another connection: a second worker waits for its turn. Also shortly after our
+        /// own connection broke, until the server has noticed.
+        standby: bool,
         retry_in: Duration,
     },
     /// History can't be continued: what was yielded before is no prefix of what follows. Right before the

@@ -78,9 +78,7 @@ impl Link {
                 self.hand_out(boundary, progress);
                 return Ok(SourceItem::Position { lsn, server_time });
             }
-            let due = self
-                .status
-                .map_or_else(Instant::now, |(at, _)| at + self.status_interval);
+            let due = self.status.map_or_else(Instant::now, |(at, _)| at + self.status_interval);
             let message = tokio::select! {
                 biased;
                 // First: whether the server is silent is only known once what it sent is read.
@@ -112,11 +110,7 @@ impl Link {
                 at.elapsed() >= self.status_interval
                     || progress.processed().bytes_since(processed) >= self.status_bytes
             });
-        if due {
-            self.send_status(progress).await
-        } else {
-            Ok(())
-        }
+        if due { self.send_status(progress).await } else { Ok(()) }
     }
 
     /// Confirms what may be confirmed and leaves.
@@ -128,11 +122,7 @@ impl Link {
     async fn send_status(&mut self, progress: &mut Progress) -> Result<(), SourceError> {
         let (processed, confirmed) = (progress.processed(), progress.confirm());
         let sending = self.stream.status(processed, confirmed, confirmed, true);
-        timeout(SILENCE, sending)
-            .await
-            .map_err(|_| SourceError::Silent {
-                seconds: SILENCE.as_secs(),
-            })??;
+        timeout(SILENCE, sending).await.map_err(|_| SourceError::Silent { seconds: SILENCE.as_secs() })??;
         self.status = Some((Instant::now(), processed));
         self.reply_due = false;
         Ok(())

@@ -36,11 +36,7 @@ pub enum SourceError {
         "slot {slot} is not this database's pgoutput slot ({plugin} in database {database}): \
          set source.slot to another name, or drop it"
     )]
-    ForeignSlot {
-        slot: String,
-        plugin: String,
-        database: String,
-    },
+    ForeignSlot { slot: String, plugin: String, database: String },
     #[error("the server did not answer for {seconds} s")]
     Silent { seconds: u64 },
     /// A server that shuts down waits until everything that it sent is confirmed; what is kept for replay is not.
@@ -120,9 +116,9 @@ fn connect(failure: &ConnectFailure) -> ErrorKind {
         ConnectFailure::Authentication(AuthenticationError::UnknownMethod(_)) => ErrorKind::Fatal,
         ConnectFailure::Authentication(_) => ErrorKind::Operator,
         ConnectFailure::Stream(error) => stream(error),
-        ConnectFailure::Session(error) => error
-            .code()
-            .map_or(ErrorKind::Transient, |state| sqlstate(state.code())),
+        ConnectFailure::Session(error) => {
+            error.code().map_or(ErrorKind::Transient, |state| sqlstate(state.code()))
+        }
     }
 }
 

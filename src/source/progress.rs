@@ -50,10 +50,7 @@ impl Progress {
     /// None in an empty process.
     pub(super) fn history(&self) -> Option<History> {
         let identity = self.identity.clone()?;
-        Some(History {
-            identity,
-            processed: self.processed,
-        })
+        Some(History { identity, processed: self.processed })
     }
 
     /// History starts at `start`, and nothing of what was before counts.
@@ -122,13 +119,8 @@ impl Progress {
     /// Moves what is confirmed as far as it may.
     pub(super) fn confirm(&mut self) -> Lsn {
         if let Some(now) = self.clock.now() {
-            self.confirmed = confirmable(
-                self.confirmed,
-                &self.timeline,
-                self.processed,
-                self.oldest_kept,
-                now,
-            );
+            self.confirmed =
+                confirmable(self.confirmed, &self.timeline, self.processed, self.oldest_kept, now);
             self.timeline.forget_before(self.confirmed);
         }
         self.confirmed

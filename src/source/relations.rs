@@ -38,10 +38,7 @@ impl Relations {
                 Some(self.row(relation, Operation::Delete, Some(old), None)?)
             }
             LogicalMessage::Truncate { relations, .. } => {
-                let relations = relations
-                    .into_iter()
-                    .map(|id| self.get(id))
-                    .collect::<Result<_, _>>()?;
+                let relations = relations.into_iter().map(|id| self.get(id)).collect::<Result<_, _>>()?;
                 Some(Change::Truncate(relations))
             }
             LogicalMessage::Message(message) if message.transactional && message.prefix == EMIT_PREFIX => {
@@ -63,12 +60,7 @@ impl Relations {
         old: Option<OldTuple>,
         new: Option<Tuple>,
     ) -> Result<Change, Violation> {
-        Ok(Change::Row(RowChange {
-            relation: self.get(id)?,
-            operation,
-            old,
-            new,
-        }))
+        Ok(Change::Row(RowChange { relation: self.get(id)?, operation, old, new }))
     }
 
     fn get(&mut self, id: RelationId) -> Result<Arc<Relation>, Violation> {

@@ -91,10 +91,7 @@ pub enum SetupError {
     #[error("the state of the database could not be read")]
     State(#[source] tokio_postgres::Error),
     #[error("{sql}")]
-    Statement {
-        sql: String,
-        source: tokio_postgres::Error,
-    },
+    Statement { sql: String, source: tokio_postgres::Error },
     #[error("{sql}: another session held the table's lock each of {LOCK_ATTEMPTS} times; run setup again")]
     Locked { sql: String },
 }
@@ -105,9 +102,7 @@ pub enum SetupError {
 /// [`SetupError::Problems`] when something must be mended first: all of it is told at once.
 pub async fn plan(client: &Client, requirements: &Requirements) -> Result<Plan, SetupError> {
     let schema = Schema::fetch(client).await?;
-    let state = State::fetch(client, requirements)
-        .await
-        .map_err(SetupError::State)?;
+    let state = State::fetch(client, requirements).await.map_err(SetupError::State)?;
     plan::compute(&state, &schema, requirements).map_err(SetupError::Problems)
 }
 
@@ -135,10 +130,7 @@ impl Plan {
 impl Statement {
     async fn run(&self, client: &Client) -> Result<(), SetupError> {
         let Self { sql, locks, .. } = self;
-        let failed = |source| SetupError::Statement {
-            sql: sql.clone(),
-            source,
-        };
+        let failed = |source| SetupError::Statement { sql: sql.clone(), source };
         if !locks {
             return client.batch_execute(sql).await.map_err(failed);
         }
@@ -195,10 +187,7 @@ impl fmt::Display for Problem {
 
 /// A line that stays a comment whatever names are in it: a table's may hold line breaks.
 fn comment(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     writeln!(f, "-- {line}")
 }
 

@@ -65,11 +65,7 @@ impl FromStr for Snapshot {
             let list = list.split(',').filter(|xid| !xid.is_empty());
             let mut in_progress = list.map(str::parse).collect::<Result<Vec<u64>, _>>().ok()?;
             in_progress.sort_unstable();
-            Some(Self {
-                xmin: xmin.parse().ok()?,
-                xmax: xmax.parse().ok()?,
-                in_progress,
-            })
+            Some(Self { xmin: xmin.parse().ok()?, xmax: xmax.parse().ok()?, in_progress })
         };
         read().ok_or_else(|| InvalidSnapshot(text.to_owned()))
     }

@@ -84,10 +84,7 @@ impl ChangeReader<'_> {
     ///
     /// # Errors
     /// The spool's file could not be read, or does not hold what was written.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "it lends what the next call replaces"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "it lends what the next call replaces")]
     pub fn next(&mut self) -> io::Result<Option<&Change>> {
         match &mut self.0 {
             From::Memory(changes) => Ok(changes.next()),

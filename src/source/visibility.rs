@@ -87,11 +87,7 @@ impl Visibility {
 
     /// History begins anew at `start`.
     pub fn reset(&self, start: Lsn) {
-        *self.lock() = Record {
-            unseen: VecDeque::new(),
-            visible: start,
-            head: start,
-        };
+        *self.lock() = Record { unseen: VecDeque::new(), visible: start, head: start };
     }
 
     /// The pipeline has published this transaction.
@@ -198,21 +194,13 @@ impl Record {
         if self.unseen.len() >= MAX_ENTRIES {
             self.halve();
         }
-        self.unseen.push_back(Entry {
-            xid,
-            end,
-            several: false,
-        });
+        self.unseen.push_back(Entry { xid, end, several: false });
     }
 
     /// Takes off the front what the snapshot sees; what comes after the first that it does not see has to wait.
     fn see(&mut self, snapshot: &Snapshot) {
         while let Some(entry) = self.unseen.front() {
-            let seen = if entry.several {
-                snapshot.is_past(entry.xid)
-            } else {
-                snapshot.sees(entry.xid)
-            };
+            let seen = if entry.several { snapshot.is_past(entry.xid) } else { snapshot.sees(entry.xid) };
             if !seen {
                 return;
             }
@@ -236,11 +224,7 @@ impl Entry {
         // Ids wrap around; of two in a stream the newer is less than half the circle ahead.
         let later_is_newer = later.xid.wrapping_sub(self.xid) < 1 << 31;
         let xid = if later_is_newer { later.xid } else { self.xid };
-        Self {
-            xid,
-            end: later.end,
-            several: true,
-        }
+        Self { xid, end: later.end, several: true }
     }
 }
 

@@ -26,8 +26,8 @@ use super::policy::{ErrorKind, SourceError};
 use super::progress::Progress;
 use super::{ResetReason, SourceItem};
 use crate::config;
-use crate::postgres::{Lsn, PgTimestamp};
 use crate::postgres::dsn::Dsn;
+use crate::postgres::{Lsn, PgTimestamp};
 
 /// How soon a slot that was found busy when starting is tried again.
 const BUSY_DELAY: Duration = Duration::from_millis(400);
@@ -70,10 +70,7 @@ impl WalSource {
     /// Connects at the first call of [`WalSource::next`].
     #[must_use]
     pub fn new(source: &config::Source, replay: &config::Replay, dsn: Dsn) -> Self {
-        let window = Window {
-            max_age: replay.max_age,
-            max_wal: replay.max_wal.0,
-        };
+        let window = Window { max_age: replay.max_age, max_wal: replay.max_wal.0 };
         Self {
             target: Target {
                 slot: slot_name(source, &dsn.database),
@@ -82,9 +79,7 @@ impl WalSource {
             },
             window,
             max_transaction: source.max_transaction.0,
-            phase: Phase::Waiting {
-                until: Instant::now(),
-            },
+            phase: Phase::Waiting { until: Instant::now() },
             progress: Progress::new(window),
             backoff: Backoff::new(),
             ready: VecDeque::new(),
@@ -118,12 +113,7 @@ impl WalSource {
                 Phase::Connecting(attempt) => match attempt.await {
                     Ok(Attempt::Opened(opened)) => self.opened(*opened),
                     Ok(Attempt::Busy(connection)) => {
-                        self.tell(
-                            &SourceError::SlotBusy {
-                                slot: self.target.slot.clone(),
-                            },
-                            BUSY_DELAY,
-                        );
+                        self.tell(&SourceError::SlotBusy { slot: self.target.slot.clone() }, BUSY_DELAY);
                         let attempt =
                             connect::retry(connection, self.target.clone(), self.progress.history());
                         self.phase = Phase::Connecting(Box::pin(attempt));
@@ -140,9 +130,7 @@ impl WalSource {
                     Err(error) => self.failed(error)?,
                 },
                 Phase::Broken(_) => {
-                    let now = Phase::Waiting {
-                        until: Instant::now(),
-                    };
+                    let now = Phase::Waiting { until: Instant::now() };
                     if let Phase::Broken(error) = std::mem::replace(&mut self.phase, now) {
                         self.failed(error)?;
                     }
@@ -204,9 +192,9 @@ impl WalSource {
         self.progress.confirmed()
     }
 
-    /// Confirms and leaves the slot, so that another worker has it at once. What was yielded has been dealt with.
+    /// Confirms and leaves the slot, so that another worker has it at once. What was yielded last may have been
+    /// broken off: it is decoded again.
     pub async fn shutdown(mut self) {
-        self.progress.settle();
         if let Phase::Streaming(link) = self.phase
             && let Err(error) = link.finish(&mut self.progress).await
         {
@@ -215,14 +203,7 @@ impl WalSource {
     }
 
     fn opened(&mut self, opened: Opened) {
-        let Opened {
-            stream,
-            identity,
-            start,
-            reset,
-            slot_confirmed,
-            status_interval,
-        } = opened;
+        let Opened { stream, identity, start, reset, slot_confirmed, status_interval } = opened;
         let first = self.progress.history().is_none();
         if reset.is_some() || first {
             self.progress.begin(identity.clone(), start);
@@ -231,11 +212,7 @@ impl WalSource {
         }
         if let Some(reason) = reset {
             self.log_reset(reason, start);
-            self.ready.push_back(SourceItem::Reset {
-                reason,
-                identity: identity.clone(),
-                start,
-            });
+            self.ready.push_back(SourceItem::Reset { reason, identity: identity.clone(), start });
         }
         tracing::info!(slot = self.target.slot, %start, "reading from the replication slot");
         self.ready.push_back(SourceItem::Connected { identity, start });
@@ -256,34 +233,20 @@ impl WalSource {
         if kind == ErrorKind::Fatal {
             return Err(Fatal(error));
         }
-        let delay = if error.is_slot_busy() {
-            BUSY_DELAY
-        } else {
-            self.backoff.delay(kind)
-        };
+        let delay = if error.is_slot_busy() { BUSY_DELAY } else { self.backoff.delay(kind) };
         self.tell(&error, delay);
-        self.phase = Phase::Waiting {
-            until: Instant::now() + delay,
-        };
+        self.phase = Phase::Waiting { until: Instant::now() + delay };
         Ok(())
     }
 
     /// Once for each reason: the same one again is no news.
     fn tell(&mut self, error: &SourceError, retry_in: Duration) {
         let (kind, text) = (error.kind(), describe(error));
-        tracing::debug!(
-            error = text,
-            retry_in_ms = retry_in.as_millis(),
-            "the source is not connected"
-        );
+        tracing::debug!(error = text, retry_in_ms = retry_in.as_millis(), "the source is not connected");
         if self.told.as_deref() != Some(&text) {
             self.told = Some(text.clone());
-            self.ready.push_back(SourceItem::Disconnected {
-                kind,
-                standby: error.is_slot_busy(),
-                error: text,
-                retry_in,
-            });
+            let standby = error.is_slot_busy();
+            self.ready.push_back(SourceItem::Disconnected { kind, error: text, standby, retry_in });
         }
     }
 
@@ -319,11 +282,7 @@ pub fn slot_name(source: &config::Source, database: &str) -> String {
         c if c.is_ascii_alphanumeric() || c == '_' => c,
         _ => '_',
     };
-    "walcast_"
-        .chars()
-        .chain(database.chars().map(letter))
-        .take(MAX_BYTES)
-        .collect()
+    "walcast_".chars().chain(database.chars().map(letter)).take(MAX_BYTES).collect()
 }
 
 /// An error with the causes that its own text leaves out.

@@ -26,8 +26,7 @@ fn bays(max_bytes: u64) -> Mirror {
 }
 
 fn text(row: &MirrorRow, column: usize) -> Option<String> {
-    row.cell(column)
-        .map(|value| String::from_utf8(value.to_vec()).unwrap())
+    row.cell(column).map(|value| String::from_utf8(value.to_vec()).unwrap())
 }
 
 fn note(mirror: &Mirror, id: &str) -> Option<String> {
@@ -36,16 +35,12 @@ fn note(mirror: &Mirror, id: &str) -> Option<String> {
 
 fn ids(mirror: &Mirror, site: &str) -> Vec<String> {
     let rows = mirror.lookup_all(BAYS, BY_SITE, &[site.as_bytes()]);
-    rows.iter()
-        .map(|row: &Arc<MirrorRow>| text(row, 1).unwrap())
-        .collect()
+    rows.iter().map(|row: &Arc<MirrorRow>| text(row, 1).unwrap()).collect()
 }
 
 /// Feeds the mirror until the stream has passed a commit made now.
 async fn follow(database: &TestDatabase, source: &mut Source, mirror: &Mirror) -> bool {
-    database
-        .run("select pg_logical_emit_message(true, 'walcast', 'followed')")
-        .await;
+    database.run("select pg_logical_emit_message(true, 'walcast', 'followed')").await;
     let mut joined = false;
     loop {
         match source.item().await {
@@ -79,16 +74,10 @@ async fn what_was_loaded_and_what_is_streamed_are_one_table() {
     let mut source = database.source();
     source.connected().await;
     let mirror = bays(1 << 20);
-    assert!(
-        !mirror.advance(walcast::postgres::Lsn::MAX),
-        "nobody is let in before a load"
-    );
+    assert!(!mirror.advance(walcast::postgres::Lsn::MAX), "nobody is let in before a load");
     mirror.load(&database.sql).await.unwrap();
     assert_eq!(ids(&mirror, "north"), ["1", "2"]);
-    assert_eq!(
-        (note(&mirror, "1"), note(&mirror, "2")),
-        (Some("loaded".to_owned()), None)
-    );
+    assert_eq!((note(&mirror, "1"), note(&mirror, "2")), (Some("loaded".to_owned()), None));
 
     database
         .run(
@@ -113,12 +102,8 @@ async fn what_was_loaded_and_what_is_streamed_are_one_table() {
 #[tokio::test]
 async fn an_update_that_does_not_touch_a_large_value_keeps_it() {
     let database = TestDatabase::with_bays().await;
-    database
-        .run("alter table bays alter note set storage external")
-        .await;
-    database
-        .run("insert into bays values ('1', 'north', repeat('long ', 20000))")
-        .await;
+    database.run("alter table bays alter note set storage external").await;
+    database.run("insert into bays values ('1', 'north', repeat('long ', 20000))").await;
     let mut source = database.source();
     source.connected().await;
     let mirror = bays(1 << 20);
@@ -142,9 +127,7 @@ async fn loaded_text_is_the_text_of_the_stream() {
              y bytea, a text[], j json, c char(4), e text); alter publication walcast add table types",
         )
         .await;
-    database
-        .run(&format!("insert into types values ({VALUES})"))
-        .await;
+    database.run(&format!("insert into types values ({VALUES})")).await;
     let columns = ["n", "f", "b", "t", "i", "y", "a", "j", "c", "e"];
     let spec = MirrorSpec {
         table: TableName::parse("types"),
@@ -156,19 +139,10 @@ async fn loaded_text_is_the_text_of_the_stream() {
     source.connected().await;
     // Another session's settings must not matter: the loading connection has the stream's.
     mirror.load(&database.sql).await.unwrap();
-    database
-        .run(&format!(
-            "insert into types values ({})",
-            VALUES.replacen("'1'", "'2'", 1)
-        ))
-        .await;
+    database.run(&format!("insert into types values ({})", VALUES.replacen("'1'", "'2'", 1))).await;
     follow(&database, &mut source, &mirror).await;
     let row = |id: &str| mirror.lookup(BAYS, BY_ID, &[id.as_bytes()]).unwrap();
-    let cells = |id: &str| {
-        (0..columns.len())
-            .map(|column| text(&row(id), column))
-            .collect::<Vec<_>>()
-    };
+    let cells = |id: &str| (0..columns.len()).map(|column| text(&row(id), column)).collect::<Vec<_>>();
     assert_eq!(cells("1"), cells("2"));
     assert_eq!(cells("1")[3].as_deref(), Some("2026-11-21 10:00:00.5+00"));
 }
@@ -176,9 +150,7 @@ async fn loaded_text_is_the_text_of_the_stream() {
 #[tokio::test]
 async fn loading_while_others_write_joins_the_stream_without_a_seam() {
     let database = TestDatabase::with_bays().await;
-    database
-        .run("insert into bays select n, 'site ' || n % 7, 'old' from generate_series(1, 500) n")
-        .await;
+    database.run("insert into bays select n, 'site ' || n % 7, 'old' from generate_series(1, 500) n").await;
     let mut source = database.source();
     source.connected().await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -215,11 +187,8 @@ async fn loading_while_others_write_joins_the_stream_without_a_seam() {
         writer.await.unwrap();
     }
     assert!(follow(&database, &mut source, &mirror).await);
-    let rows = database
-        .sql
-        .query("select id, site, note from bays order by id collate \"C\"", &[])
-        .await
-        .unwrap();
+    let rows =
+        database.sql.query("select id, site, note from bays order by id collate \"C\"", &[]).await.unwrap();
     assert_eq!(mirror.len(BAYS), rows.len());
     for row in rows {
         let (id, site): (String, String) = (row.get(0), row.get(1));
@@ -253,23 +222,15 @@ async fn a_load_passes_its_barrier_in_an_idle_database() {
 #[tokio::test]
 async fn a_table_that_can_not_be_mirrored_whole_is_refused() {
     let database = TestDatabase::with_bays().await;
-    database
-        .run("insert into bays select n, 'north', repeat('x', 100) from generate_series(1, 100) n")
-        .await;
+    database.run("insert into bays select n, 'north', repeat('x', 100) from generate_series(1, 100) n").await;
     let mirror = bays(10_000);
     let error = mirror.load(&database.sql).await.unwrap_err();
-    let LoadError::Mirror(MirrorError::TooLarge { table, limit_bytes }) = &error else {
-        panic!("{error}")
-    };
+    let LoadError::Mirror(MirrorError::TooLarge { table, limit_bytes }) = &error else { panic!("{error}") };
     assert_eq!((table.to_string().as_str(), *limit_bytes), ("bays", 10_000));
 
     let refused = async |sql: &str| {
         database.run(sql).await;
-        bays(1 << 20)
-            .load(&connect(&database.dsn).await.unwrap())
-            .await
-            .unwrap_err()
-            .to_string()
+        bays(1 << 20).load(&connect(&database.dsn).await.unwrap()).await.unwrap_err().to_string()
     };
     let nothing = refused("alter table bays replica identity nothing").await;
     assert!(nothing.contains("primary key"), "{nothing}");
@@ -294,12 +255,8 @@ async fn rows_hidden_by_a_policy_are_an_error_and_no_partial_mirror() {
     let client = connect(&database.dsn).await.unwrap();
     client.batch_execute(&format!("set role {role}")).await.unwrap();
     let error = bays(1 << 20).load(&client).await.unwrap_err();
-    let LoadError::Query(query) = &error else {
-        panic!("{error}")
-    };
+    let LoadError::Query(query) = &error else { panic!("{error}") };
     assert_eq!(query.code().map(|state| state.code()), Some("42501"));
     drop(client);
-    database
-        .run(&format!("drop owned by {role}; drop role {role}"))
-        .await;
+    database.run(&format!("drop owned by {role}; drop role {role}")).await;
 }

@@ -9,10 +9,7 @@ fn requirements(database: &TestDatabase, tables: &[(&str, IdentityNeed)]) -> Req
     Requirements {
         publication: "walcast".to_owned(),
         slot: database.slot.clone(),
-        tables: tables
-            .iter()
-            .map(|(name, need)| (TableName::parse(name), *need))
-            .collect(),
+        tables: tables.iter().map(|(name, need)| (TableName::parse(name), *need)).collect(),
         grant_to: None,
     }
 }
@@ -41,9 +38,7 @@ const TABLES: [(&str, IdentityNeed); 3] = [
 async fn a_plan_that_was_run_leaves_nothing_to_do_and_a_source_that_reads() {
     let database = with_tables().await;
     let role = format!("worker_{}", database.slot);
-    database
-        .run(&format!("create role {role} login replication"))
-        .await;
+    database.run(&format!("create role {role} login replication")).await;
     let mut wanted = requirements(&database, &TABLES);
     wanted.grant_to = Some(role.clone());
     let first = plan(&database.sql, &wanted).await.unwrap();
@@ -55,32 +50,22 @@ async fn a_plan_that_was_run_leaves_nothing_to_do_and_a_source_that_reads() {
 
     let mut source = database.source();
     source.connected().await;
-    database
-        .run("insert into readings values (1, '2026-11-21'); delete from readings")
-        .await;
+    database.run("insert into readings values (1, '2026-11-21'); delete from readings").await;
     let mut names = Vec::new();
     for _ in 0..2 {
         let transaction = source.transaction().await;
         let mut reader = transaction.reader().unwrap();
         while let Some(change) = reader.next().unwrap() {
             if let walcast::source::Change::Row(row) = change {
-                names.push((
-                    row.relation.name.clone(),
-                    row.old.as_ref().map(|old| old.tuple().len()),
-                ));
+                names.push((row.relation.name.clone(), row.old.as_ref().map(|old| old.tuple().len())));
             }
         }
         if names.len() == 2 {
             break;
         }
     }
-    assert_eq!(
-        names,
-        [("readings".to_owned(), None), ("readings".to_owned(), Some(2))]
-    );
-    database
-        .run(&format!("drop owned by {role}; drop role {role}"))
-        .await;
+    assert_eq!(names, [("readings".to_owned(), None), ("readings".to_owned(), Some(2))]);
+    database.run(&format!("drop owned by {role}; drop role {role}")).await;
 }
 
 #[tokio::test]
@@ -100,46 +85,23 @@ async fn what_dry_run_prints_is_sql_that_does_it() {
 #[tokio::test]
 async fn a_publication_follows_the_catalog() {
     let database = with_tables().await;
-    plan(&database.sql, &requirements(&database, &TABLES))
-        .await
-        .unwrap()
-        .run(&database.sql)
-        .await
-        .unwrap();
-    database
-        .run("alter publication walcast set (publish = 'insert')")
-        .await;
+    plan(&database.sql, &requirements(&database, &TABLES)).await.unwrap().run(&database.sql).await.unwrap();
+    database.run("alter publication walcast set (publish = 'insert')").await;
     let fewer = requirements(&database, &TABLES[..1]);
-    plan(&database.sql, &fewer)
-        .await
-        .unwrap()
-        .run(&database.sql)
-        .await
-        .unwrap();
+    plan(&database.sql, &fewer).await.unwrap().run(&database.sql).await.unwrap();
     let published = "select string_agg(tablename, ',') from pg_publication_tables where pubname = 'walcast'";
     assert_eq!(database.text(published).await.as_deref(), Some("bays"));
-    database
-        .run("alter publication walcast set table bays (id)")
-        .await;
-    let whole = plan(&database.sql, &requirements(&database, &TABLES))
-        .await
-        .unwrap();
+    database.run("alter publication walcast set table bays (id)").await;
+    let whole = plan(&database.sql, &requirements(&database, &TABLES)).await.unwrap();
     whole.run(&database.sql).await.unwrap();
-    assert!(
-        plan(&database.sql, &requirements(&database, &TABLES))
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(plan(&database.sql, &requirements(&database, &TABLES)).await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_table_in_use_is_waited_for_without_holding_up_others() {
     let database = with_tables().await;
     let busy = walcast::postgres::client::connect(&database.dsn).await.unwrap();
-    busy.batch_execute("begin; lock table readings in share mode")
-        .await
-        .unwrap();
+    busy.batch_execute("begin; lock table readings in share mode").await.unwrap();
     let wanted = requirements(&database, &[("readings", IdentityNeed::Full)]);
     let plan = plan(&database.sql, &wanted).await.unwrap();
     let (ran, ()) = tokio::join!(plan.run(&database.sql), async {
@@ -155,17 +117,10 @@ async fn a_table_in_use_is_waited_for_without_holding_up_others() {
 #[tokio::test]
 async fn what_stands_in_the_way_is_told_with_its_sql() {
     let database = TestDatabase::create().await;
-    database
-        .run("create table keyless (a int); create publication walcast for all tables")
-        .await;
+    database.run("create table keyless (a int); create publication walcast for all tables").await;
     let wanted = requirements(&database, &[("keyless", IdentityNeed::Default)]);
     let error = plan(&database.sql, &wanted).await.unwrap_err();
-    let SetupError::Problems(problems) = &error else {
-        panic!("{error}")
-    };
+    let SetupError::Problems(problems) = &error else { panic!("{error}") };
     assert_eq!(problems.len(), 2, "{error}");
-    assert!(
-        error.to_string().contains("drop publication \"walcast\";"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("drop publication \"walcast\";"), "{error}");
 }

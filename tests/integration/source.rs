@@ -32,21 +32,11 @@ impl TestDatabase {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("source_{}_{number}", std::process::id());
         let admin = connect(&cluster).await.unwrap();
-        admin
-            .batch_execute(&format!("drop database if exists {name} with (force)"))
-            .await
-            .unwrap();
-        admin
-            .batch_execute(&format!("create database {name}"))
-            .await
-            .unwrap();
+        admin.batch_execute(&format!("drop database if exists {name} with (force)")).await.unwrap();
+        admin.batch_execute(&format!("create database {name}")).await.unwrap();
         let dsn = cluster.with_database(&name);
         let sql = connect(&dsn).await.unwrap();
-        Self {
-            dsn,
-            sql,
-            slot: format!("walcast_{name}"),
-        }
+        Self { dsn, sql, slot: format!("walcast_{name}") }
     }
 
     /// With a table `bays` and everything that a source of it needs.
@@ -59,27 +49,17 @@ impl TestDatabase {
             )
             .await;
         database
-            .run(&format!(
-                "select pg_create_logical_replication_slot('{}', 'pgoutput')",
-                database.slot
-            ))
+            .run(&format!("select pg_create_logical_replication_slot('{}', 'pgoutput')", database.slot))
             .await;
         database
     }
 
     pub(crate) async fn run(&self, sql: &str) {
-        self.sql
-            .batch_execute(sql)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        self.sql.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
     pub(crate) async fn text(&self, sql: &str) -> Option<String> {
-        self.sql
-            .query_one(sql, &[])
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"))
-            .get(0)
+        self.sql.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
     }
 
     pub(crate) fn source(&self) -> Source {
@@ -87,15 +67,9 @@ impl TestDatabase {
     }
 
     pub(crate) fn source_with(&self, source: config::Source, replay: config::Replay) -> Source {
-        let source = config::Source {
-            slot: Some(self.slot.clone()),
-            ..source
-        };
+        let source = config::Source { slot: Some(self.slot.clone()), ..source };
         // A status every third of it: what depends on them is seen soon.
-        let dsn = Dsn {
-            options: Some("-c wal_sender_timeout=3s".to_owned()),
-            ..self.dsn.clone()
-        };
+        let dsn = Dsn { options: Some("-c wal_sender_timeout=3s".to_owned()), ..self.dsn.clone() };
         Source(WalSource::new(&source, &replay, dsn))
     }
 
@@ -127,10 +101,7 @@ pub(crate) struct Source(pub(crate) WalSource);
 
 impl Source {
     pub(crate) async fn item(&mut self) -> SourceItem {
-        timeout(PATIENCE, self.0.next())
-            .await
-            .expect("the source yields in time")
-            .unwrap()
+        timeout(PATIENCE, self.0.next()).await.expect("the source yields in time").unwrap()
     }
 
     pub(crate) async fn connected(&mut self) -> Lsn {
@@ -157,6 +128,17 @@ impl Source {
             match self.item().await {
                 SourceItem::Transaction(_) | SourceItem::Position { .. } => {}
                 other => return other,
+            }
+        }
+    }
+
+    /// Calls and cancels `next`, as an application with other things to do, while nothing of interest comes.
+    async fn idle_for(&mut self, duration: Duration) {
+        let until = Instant::now() + duration;
+        while Instant::now() < until {
+            match timeout(Duration::from_millis(20), self.0.next()).await {
+                Err(_) | Ok(Ok(SourceItem::Position { .. })) => {}
+                Ok(other) => panic!("{other:?}"),
             }
         }
     }
@@ -228,15 +210,8 @@ async fn a_transaction_comes_whole_in_order_and_bound_to_its_relation() {
                     OldTuple::Key(old) => texts(old)[0].clone().unwrap(),
                     OldTuple::Full(_) => panic!("the identity is the key"),
                 });
-                let new = row
-                    .new
-                    .as_ref()
-                    .map(|new| texts(new).into_iter().flatten().collect::<Vec<_>>());
-                format!(
-                    "{:?} {} columns, {old:?} to {new:?}",
-                    row.operation,
-                    row.relation.columns.len()
-                )
+                let new = row.new.as_ref().map(|new| texts(new).into_iter().flatten().collect::<Vec<_>>());
+                format!("{:?} {} columns, {old:?} to {new:?}", row.operation, row.relation.columns.len())
             }
             Change::Truncate(relations) => format!("Truncate {}", relations[0].name),
             Change::Emit(message) => format!("Emit {}", String::from_utf8_lossy(&message.content)),
@@ -263,14 +238,29 @@ async fn a_rolled_back_transaction_is_never_seen() {
     let database = TestDatabase::with_bays().await;
     let mut source = database.source();
     source.connected().await;
-    database
-        .run(&format!(
-            "begin; {}; rollback; {}",
-            insert("never"),
-            insert("kept")
-        ))
-        .await;
+    database.run(&format!("begin; {}; rollback; {}", insert("never"), insert("kept"))).await;
     assert_eq!(source.ids(1).await, ["kept"]);
+}
+
+#[tokio::test]
+async fn a_burst_is_taken_without_waiting_and_in_order() {
+    let database = TestDatabase::with_bays().await;
+    for id in 0..200 {
+        database.run(&insert(&id.to_string())).await;
+    }
+    let mut source = database.source();
+    source.connected().await;
+    let (mut ids, mut at_once) = (Vec::new(), 0);
+    while ids.len() < 200 {
+        ids.extend(new_ids(&source.transaction().await));
+        while let Some(item) = source.0.try_next() {
+            let SourceItem::Transaction(transaction) = item else { panic!("{item:?}") };
+            ids.extend(new_ids(&transaction));
+            at_once += 1;
+        }
+    }
+    assert!(ids.into_iter().eq((0..200).map(|id: u32| id.to_string())));
+    assert!(at_once > 0);
 }
 
 #[tokio::test]
@@ -331,10 +321,7 @@ async fn a_new_process_reads_what_was_kept_again_at_the_same_positions() {
 #[tokio::test]
 async fn an_idle_slot_is_confirmed_up_to_the_head_of_max_age_ago_and_no_further_than_what_is_kept() {
     let database = TestDatabase::with_bays().await;
-    let replay = config::Replay {
-        max_age: Duration::from_millis(500),
-        ..config::Replay::default()
-    };
+    let replay = config::Replay { max_age: Duration::from_millis(500), ..config::Replay::default() };
     let mut source = database.source_with(config::Source::default(), replay);
     source.connected().await;
     database.run(&insert("kept")).await;
@@ -342,20 +329,13 @@ async fn an_idle_slot_is_confirmed_up_to_the_head_of_max_age_ago_and_no_further_
     source.0.retain(Some(kept.commit_lsn));
     database.run(&insert("gone")).await;
     let gone = source.transaction().await;
-    let until = Instant::now() + Duration::from_secs(3);
-    while Instant::now() < until {
-        source.item().await;
-    }
+    source.idle_for(Duration::from_secs(3)).await;
     assert!(source.0.confirmed() <= kept.commit_lsn && database.confirmed().await <= kept.commit_lsn);
     source.0.retain(None);
     let deadline = Instant::now() + PATIENCE;
     while database.confirmed().await < gone.end_lsn {
-        assert!(
-            Instant::now() < deadline,
-            "confirmed only {}",
-            database.confirmed().await
-        );
-        source.item().await;
+        assert!(Instant::now() < deadline, "confirmed only {}", database.confirmed().await);
+        source.idle_for(Duration::from_millis(100)).await;
     }
     assert!(source.0.confirmed() >= gone.end_lsn);
 }
@@ -371,9 +351,7 @@ async fn a_slot_that_went_missing_is_made_again_and_history_begins_anew() {
     database.drop_slot().await;
     database.run(&insert("unseen")).await;
     assert!(matches!(source.event().await, SourceItem::Disconnected { .. }));
-    let SourceItem::Reset { reason, start, .. } = source.event().await else {
-        panic!("a reset is told")
-    };
+    let SourceItem::Reset { reason, start, .. } = source.event().await else { panic!("a reset is told") };
     assert_eq!(reason, ResetReason::SlotMissing);
     assert_eq!(source.connected().await, start);
     assert_eq!(source.0.confirmed(), start);
@@ -391,17 +369,13 @@ async fn a_slot_that_somebody_else_moved_on_is_a_reset() {
     database.terminate_walsender().await;
     let deadline = Instant::now() + PATIENCE;
     database.run(&insert("stolen")).await;
-    let advance = format!(
-        "select pg_replication_slot_advance('{}', pg_current_wal_insert_lsn())",
-        database.slot
-    );
+    let advance =
+        format!("select pg_replication_slot_advance('{}', pg_current_wal_insert_lsn())", database.slot);
     while let Err(error) = database.sql.batch_execute(&advance).await {
         assert!(Instant::now() < deadline, "{error:?}");
     }
     assert!(matches!(source.event().await, SourceItem::Disconnected { .. }));
-    let SourceItem::Reset { reason, .. } = source.event().await else {
-        panic!("a reset is told")
-    };
+    let SourceItem::Reset { reason, .. } = source.event().await else { panic!("a reset is told") };
     assert_eq!(reason, ResetReason::SlotAdvanced);
 }
 
@@ -411,25 +385,16 @@ async fn a_second_worker_waits_and_has_the_slot_within_a_second_of_its_release()
     let mut first = database.source();
     first.connected().await;
     let mut second = database.source();
-    let SourceItem::Disconnected { kind, error, .. } = second.item().await else {
+    let SourceItem::Disconnected { kind, error, standby, .. } = second.item().await else {
         panic!("a busy slot is told")
     };
-    assert_eq!(kind, ErrorKind::Transient);
+    assert_eq!((kind, standby), (ErrorKind::Transient, true));
     assert!(error.contains(&database.slot), "{error}");
-    assert!(
-        timeout(Duration::from_millis(1500), second.0.next())
-            .await
-            .is_err(),
-        "told once"
-    );
+    assert!(timeout(Duration::from_millis(1500), second.0.next()).await.is_err(), "told once");
     first.0.shutdown().await;
     let released = Instant::now();
     second.connected().await;
-    assert!(
-        released.elapsed() < Duration::from_secs(1),
-        "took {:?}",
-        released.elapsed()
-    );
+    assert!(released.elapsed() < Duration::from_secs(1), "took {:?}", released.elapsed());
 }
 
 #[tokio::test]
@@ -437,9 +402,7 @@ async fn a_missing_publication_waits_for_the_operator() {
     let database = TestDatabase::with_bays().await;
     database.run("drop publication walcast").await;
     let mut source = database.source();
-    let SourceItem::Disconnected { kind, error, .. } = source.item().await else {
-        panic!("it is told")
-    };
+    let SourceItem::Disconnected { kind, error, .. } = source.item().await else { panic!("it is told") };
     assert_eq!(kind, ErrorKind::Operator);
     assert!(error.contains("walcast setup"), "{error}");
 }
@@ -447,10 +410,7 @@ async fn a_missing_publication_waits_for_the_operator() {
 #[tokio::test]
 async fn a_transaction_above_the_limit_is_spooled_and_reads_the_same_twice() {
     let database = TestDatabase::with_bays().await;
-    let small = config::Source {
-        max_transaction: config::ByteSize(64 << 10),
-        ..config::Source::default()
-    };
+    let small = config::Source { max_transaction: config::ByteSize(64 << 10), ..config::Source::default() };
     let mut source = database.source_with(small, config::Replay::default());
     source.connected().await;
     database
@@ -464,9 +424,7 @@ async fn a_transaction_above_the_limit_is_spooled_and_reads_the_same_twice() {
         .await;
     database.run(&insert("next")).await;
     let transaction = source.transaction().await;
-    let Changes::Spooled(spool) = &transaction.changes else {
-        panic!("it is above the limit")
-    };
+    let Changes::Spooled(spool) = &transaction.changes else { panic!("it is above the limit") };
     assert!(spool.file_bytes() > 200_000);
     assert_eq!(transaction.changes.len(), 5100);
     for _ in 0..2 {
@@ -474,20 +432,10 @@ async fn a_transaction_above_the_limit_is_spooled_and_reads_the_same_twice() {
         let mut counts = BTreeMap::new();
         let mut ids = Vec::new();
         while let Some(change) = reader.next().unwrap() {
-            let Change::Row(row) = change else {
-                panic!("{change:?}")
-            };
-            *counts
-                .entry((row.operation == Operation::Insert, row.relation.columns.len()))
-                .or_insert(0) += 1;
+            let Change::Row(row) = change else { panic!("{change:?}") };
+            *counts.entry((row.operation == Operation::Insert, row.relation.columns.len())).or_insert(0) += 1;
             if row.operation == Operation::Insert {
-                ids.push(
-                    texts(row.new.as_ref().unwrap())[0]
-                        .clone()
-                        .unwrap()
-                        .parse::<u32>()
-                        .unwrap(),
-                );
+                ids.push(texts(row.new.as_ref().unwrap())[0].clone().unwrap().parse::<u32>().unwrap());
             }
         }
         assert_eq!(counts, BTreeMap::from([((true, 3), 5000), ((false, 4), 100)]));
@@ -510,19 +458,13 @@ async fn now_is_behind_a_transaction_until_a_new_snapshot_sees_it() {
 
     // One that the server still lists as in progress: it stands for a commit that was decoded before it is visible.
     let other = connect(&database.dsn).await.unwrap();
-    other
-        .batch_execute(&format!("begin; {}", insert("2")))
-        .await
-        .unwrap();
+    other.batch_execute(&format!("begin; {}", insert("2"))).await.unwrap();
     let open: i64 = other
         .query_one("select (pg_current_xact_id()::text::bigint) % 4294967296", &[])
         .await
         .unwrap()
         .get(0);
-    visibility.record(
-        u32::try_from(open).unwrap(),
-        Lsn::new(first.end_lsn.as_u64() + 10),
-    );
+    visibility.record(u32::try_from(open).unwrap(), Lsn::new(first.end_lsn.as_u64() + 10));
     database.run(&insert("3")).await;
     let third = source.transaction().await;
     visibility.record(third.xid, third.end_lsn);

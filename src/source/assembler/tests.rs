@@ -45,10 +45,7 @@ fn commit(lsn: u64) -> LogicalMessage {
 }
 
 fn insert(id: u32, text: &str) -> LogicalMessage {
-    LogicalMessage::Insert {
-        relation: RelationId(id),
-        new: tuple(text),
-    }
+    LogicalMessage::Insert { relation: RelationId(id), new: tuple(text) }
 }
 
 fn emitted(transactional: bool, prefix: &str) -> LogicalMessage {
@@ -69,10 +66,7 @@ fn push(assembler: &mut Assembler, message: &LogicalMessage) -> Result<Option<Tr
 
 fn run(limit_bytes: u64, messages: &[LogicalMessage]) -> Vec<Transaction> {
     let mut assembler = Assembler::new(limit_bytes);
-    messages
-        .iter()
-        .filter_map(|message| push(&mut assembler, message).unwrap())
-        .collect()
+    messages.iter().filter_map(|message| push(&mut assembler, message).unwrap()).collect()
 }
 
 fn changes(transaction: &Transaction) -> Vec<Change> {
@@ -107,12 +101,7 @@ fn a_transaction_is_handed_on_at_its_commit() {
     let transaction = push(&mut assembler, &commit(100)).unwrap().unwrap();
     assert!(!assembler.is_open());
     assert_eq!(
-        (
-            transaction.commit_lsn,
-            transaction.end_lsn,
-            transaction.xid,
-            transaction.commit_time
-        ),
+        (transaction.commit_lsn, transaction.end_lsn, transaction.xid, transaction.commit_time),
         (Lsn::new(100), Lsn::new(108), 7, PgTimestamp::from_micros(2))
     );
     let expected = RowChange {
@@ -143,10 +132,7 @@ fn each_change_has_its_relation_as_it_was_in_memory_and_spooled() {
     ];
     for limit_bytes in [0, 300, 1 << 20] {
         let transactions = run(limit_bytes, &messages);
-        assert_eq!(
-            matches!(transactions[0].changes, Changes::Spooled(_)),
-            limit_bytes < 1 << 20
-        );
+        assert_eq!(matches!(transactions[0].changes, Changes::Spooled(_)), limit_bytes < 1 << 20);
         let widths = |transaction| {
             let width = |change: &Change| match change {
                 Change::Row(row) => row.relation.columns.len(),
@@ -161,13 +147,8 @@ fn each_change_has_its_relation_as_it_was_in_memory_and_spooled() {
 
 #[test]
 fn a_re_read_gives_the_very_relation_that_was_bound() {
-    let messages = [
-        begin(1),
-        LogicalMessage::Relation(relation(1, 3)),
-        insert(1, "a"),
-        insert(1, "b"),
-        commit(1),
-    ];
+    let messages =
+        [begin(1), LogicalMessage::Relation(relation(1, 3)), insert(1, "a"), insert(1, "b"), commit(1)];
     let transactions = run(0, &messages);
     let relations = |transaction| {
         let relation = |change: Change| match change {
@@ -219,15 +200,9 @@ fn what_no_server_sends_is_an_error() {
         violation(&[LogicalMessage::Relation(relation(1, 3)), insert(1, "a")]),
         Violation::Outside("change")
     );
-    assert_eq!(
-        violation(&[begin(1), insert(9, "a")]),
-        Violation::UnknownRelation(RelationId(9))
-    );
+    assert_eq!(violation(&[begin(1), insert(9, "a")]), Violation::UnknownRelation(RelationId(9)));
     let (announced, committed) = (Lsn::new(1), Lsn::new(2));
-    assert_eq!(
-        violation(&[begin(1), commit(2)]),
-        Violation::CommitMismatch { announced, committed }
-    );
+    assert_eq!(violation(&[begin(1), commit(2)]), Violation::CommitMismatch { announced, committed });
 }
 
 #[test]
@@ -236,9 +211,7 @@ fn a_spool_that_was_cut_off_is_an_error_and_no_shorter_transaction() {
     messages.extend((0..100).map(|row| insert(1, &format!("row {row}"))));
     messages.push(commit(1));
     let mut transactions = run(0, &messages);
-    let Changes::Spooled(spool) = &mut transactions[0].changes else {
-        panic!("it is above the limit")
-    };
+    let Changes::Spooled(spool) = &mut transactions[0].changes else { panic!("it is above the limit") };
     spool.cut_off(spool.file_bytes() - 3);
     let mut reader = transactions[0].reader().unwrap();
     let error = loop {
@@ -269,9 +242,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn stream(steps: Vec<Step>) -> Vec<LogicalMessage> {
-    let mut messages: Vec<_> = (0..3)
-        .map(|id| LogicalMessage::Relation(relation(id, 3)))
-        .collect();
+    let mut messages: Vec<_> = (0..3).map(|id| LogicalMessage::Relation(relation(id, 3))).collect();
     let mut lsn = 100;
     messages.push(begin(lsn));
     for step in steps {
@@ -281,15 +252,8 @@ fn stream(steps: Vec<Step>) -> Vec<LogicalMessage> {
                 let (relation, new, old) = (RelationId(id), tuple(&text), OldTuple::Full(tuple("old")));
                 match kind {
                     0 => LogicalMessage::Insert { relation, new },
-                    1 => LogicalMessage::Update {
-                        relation,
-                        old: Some(old),
-                        new,
-                    },
-                    2 => LogicalMessage::Delete {
-                        relation,
-                        old: OldTuple::Key(new),
-                    },
+                    1 => LogicalMessage::Update { relation, old: Some(old), new },
+                    2 => LogicalMessage::Delete { relation, old: OldTuple::Key(new) },
                     _ => LogicalMessage::Truncate {
                         relations: vec![relation, RelationId(0)],
                         cascade: false,

@@ -18,23 +18,13 @@ pub(super) fn compute(
     schema: &Schema,
     requirements: &Requirements,
 ) -> Result<Plan, Vec<Problem>> {
-    let mut planner = Planner {
-        state,
-        schema,
-        requirements,
-        plan: Plan::default(),
-        problems: Vec::new(),
-    };
+    let mut planner = Planner { state, schema, requirements, plan: Plan::default(), problems: Vec::new() };
     planner.server();
     planner.identities();
     planner.publication();
     planner.slot();
     planner.grants();
-    if planner.problems.is_empty() {
-        Ok(planner.plan)
-    } else {
-        Err(planner.problems)
-    }
+    if planner.problems.is_empty() { Ok(planner.plan) } else { Err(planner.problems) }
 }
 
 struct Planner<'a> {
@@ -70,10 +60,7 @@ impl Planner<'_> {
             };
             if !table.logged {
                 let sql = format!("alter table {} set logged", quote_table(name));
-                self.problem(
-                    format!("table {name} is unlogged: its changes are not in the WAL"),
-                    Some(sql),
-                );
+                self.problem(format!("table {name} is unlogged: its changes are not in the WAL"), Some(sql));
                 continue;
             }
             if *need == IdentityNeed::Default && table.primary_key.is_empty() {
@@ -84,10 +71,7 @@ impl Planner<'_> {
                 continue;
             }
             // A partition logs by its own replica identity, and is published by its root's.
-            let partitions = self
-                .schema
-                .partitions(name)
-                .filter(|table| table.kind == TableKind::Ordinary);
+            let partitions = self.schema.partitions(name).filter(|table| table.kind == TableKind::Ordinary);
             let mut tables: Vec<&Table> = partitions.collect();
             tables.sort_by(|a, b| a.name.cmp(&b.name));
             for table in std::iter::once(table).chain(tables) {
@@ -108,26 +92,18 @@ impl Planner<'_> {
                      logs the whole old row."
                 ),
             ),
-            (IdentityNeed::Default, _) => (
-                "default",
-                format!("Updates and deletes of {name} must log the primary key of the row."),
-            ),
+            (IdentityNeed::Default, _) => {
+                ("default", format!("Updates and deletes of {name} must log the primary key of the row."))
+            }
         };
-        self.lock(
-            format!("alter table {} replica identity {form}", quote_table(name)),
-            why,
-        );
+        self.lock(format!("alter table {} replica identity {form}", quote_table(name)), why);
     }
 
     fn publication(&mut self) {
         let name = quote(&self.requirements.publication);
         let Some(publication) = &self.state.publication else {
             let tables = list_tables(self.requirements.tables.iter().map(|(table, _)| table));
-            let tables = if tables.is_empty() {
-                String::new()
-            } else {
-                format!(" for table {tables}")
-            };
+            let tables = if tables.is_empty() { String::new() } else { format!(" for table {tables}") };
             let sql = format!("create publication {name}{tables} with ({OPTIONS})");
             self.lock(sql, "The changes that the worker is sent.".to_owned());
             return;
@@ -146,49 +122,28 @@ impl Planner<'_> {
 
     fn alter_publication(&mut self, publication: &Publication, name: &str) {
         let wanted: BTreeSet<&TableName> = self.requirements.tables.iter().map(|(table, _)| table).collect();
-        let in_part = publication
-            .tables
-            .iter()
-            .any(|(table, in_part)| *in_part && wanted.contains(table));
+        let in_part = publication.tables.iter().any(|(table, in_part)| *in_part && wanted.contains(table));
         if (in_part || !publication.schemas.is_empty()) && !wanted.is_empty() {
             let tables = list_tables(wanted.into_iter());
             let why =
                 "Exactly the tables of the catalog, each whole: no schemas, row filters or column lists.";
-            self.lock(
-                format!("alter publication {name} set table {tables}"),
-                why.to_owned(),
-            );
+            self.lock(format!("alter publication {name} set table {tables}"), why.to_owned());
         } else {
-            let gone: Vec<_> = publication
-                .tables
-                .keys()
-                .filter(|table| !wanted.contains(table))
-                .collect();
+            let gone: Vec<_> = publication.tables.keys().filter(|table| !wanted.contains(table)).collect();
             if !gone.is_empty() {
-                let sql = format!(
-                    "alter publication {name} drop table {}",
-                    list_tables(gone.into_iter())
-                );
+                let sql = format!("alter publication {name} drop table {}", list_tables(gone.into_iter()));
                 self.lock(sql, "Not in the catalog.".to_owned());
             }
-            let new: Vec<_> = wanted
-                .into_iter()
-                .filter(|table| !publication.tables.contains_key(*table))
-                .collect();
+            let new: Vec<_> =
+                wanted.into_iter().filter(|table| !publication.tables.contains_key(*table)).collect();
             if !new.is_empty() {
-                let sql = format!(
-                    "alter publication {name} add table {}",
-                    list_tables(new.into_iter())
-                );
+                let sql = format!("alter publication {name} add table {}", list_tables(new.into_iter()));
                 self.lock(sql, "In the catalog, and not yet published.".to_owned());
             }
         }
         if !publication.complete {
             let sql = format!("alter publication {name} set ({OPTIONS})");
-            self.step(
-                sql,
-                "Every operation, and partitions as the table that they are of.",
-            );
+            self.step(sql, "Every operation, and partitions as the table that they are of.");
         }
     }
 
@@ -202,17 +157,11 @@ impl Planner<'_> {
                      drop it",
                     self.requirements.slot
                 );
-                self.problem(
-                    text,
-                    Some(format!("select pg_catalog.pg_drop_replication_slot({name})")),
-                );
+                self.problem(text, Some(format!("select pg_catalog.pg_drop_replication_slot({name})")));
             }
             Some(slot) if slot.lost => {
                 let sql = format!("select pg_catalog.pg_drop_replication_slot({name})");
-                self.step(
-                    sql,
-                    "The server removed WAL that it needed: it can't be read any more.",
-                );
+                self.step(sql, "The server removed WAL that it needed: it can't be read any more.");
                 self.create_slot(&name);
             }
             Some(slot) if self.state.publication.is_none() && slot.active => {
@@ -226,46 +175,28 @@ impl Planner<'_> {
                 let sql = format!(
                     "select pg_catalog.pg_replication_slot_advance({name}, pg_catalog.pg_current_wal_insert_lsn())"
                 );
-                self.step(
-                    sql,
-                    "What was logged before the publication was there can't be decoded.",
-                );
+                self.step(sql, "What was logged before the publication was there can't be decoded.");
             }
             Some(_) => {}
         }
     }
 
     fn create_slot(&mut self, name: &str) {
-        let State {
-            server, role, slot, ..
-        } = self.state;
+        let State { server, role, slot, .. } = self.state;
         if slot.is_none() && server.used_slots >= server.max_slots {
             let text = format!(
                 "all {} replication slots are in use (max_replication_slots); drop one that nobody reads, or allow \
                  more, with a restart of the server after this",
                 server.max_slots
             );
-            let sql = format!(
-                "alter system set max_replication_slots = {}",
-                server.max_slots + 5
-            );
+            let sql = format!("alter system set max_replication_slots = {}", server.max_slots + 5);
             self.problem(text, Some(sql));
         }
         if !role.may_replicate {
-            let text = format!(
-                "role {} may not create replication slots; as a superuser",
-                role.name
-            );
-            self.problem(
-                text,
-                Some(format!("alter role {} replication", quote(&role.name))),
-            );
+            let text = format!("role {} may not create replication slots; as a superuser", role.name);
+            self.problem(text, Some(format!("alter role {} replication", quote(&role.name))));
         }
-        let failover = if server.version >= FAILOVER_SINCE {
-            ", failover => true"
-        } else {
-            ""
-        };
+        let failover = if server.version >= FAILOVER_SINCE { ", failover => true" } else { "" };
         self.step(
             format!("select pg_catalog.pg_create_logical_replication_slot({name}, 'pgoutput'{failover})"),
             "From here on the server keeps WAL until the worker has read it. Drop the slot when the worker is no more.",
@@ -295,34 +226,20 @@ impl Planner<'_> {
         }
         if !grantee.may_replicate {
             let text = format!("The worker's role {role} must be able to replicate. As a superuser:");
-            self.plan.notes.push(Note {
-                text,
-                sql: format!("alter role {quoted} replication"),
-            });
+            self.plan.notes.push(Note { text, sql: format!("alter role {quoted} replication") });
         }
     }
 
     fn step(&mut self, sql: String, why: &str) {
-        self.plan.statements.push(Statement {
-            sql,
-            why: why.to_owned(),
-            locks: false,
-        });
+        self.plan.statements.push(Statement { sql, why: why.to_owned(), locks: false });
     }
 
     fn lock(&mut self, sql: String, why: String) {
-        self.plan.statements.push(Statement {
-            sql,
-            why,
-            locks: true,
-        });
+        self.plan.statements.push(Statement { sql, why, locks: true });
     }
 
     fn problem(&mut self, text: impl Into<String>, sql: Option<String>) {
-        self.problems.push(Problem {
-            text: text.into(),
-            sql,
-        });
+        self.problems.push(Problem { text: text.into(), sql });
     }
 }
 

@@ -113,30 +113,17 @@ impl State {
             max_slots: row.try_get(3)?,
             used_slots: row.try_get(4)?,
         };
-        let role = Role {
-            name: row.try_get(5)?,
-            may_replicate: row.try_get(6)?,
-        };
+        let role = Role { name: row.try_get(5)?, may_replicate: row.try_get(6)? };
         let publication = fetch_publication(client, &requirements.publication, server.version).await?;
         let slot = match client.query_opt(SLOT, &[&requirements.slot]).await? {
-            Some(row) => Some(Slot {
-                ours: row.try_get(0)?,
-                lost: row.try_get(1)?,
-                active: row.try_get(2)?,
-            }),
+            Some(row) => Some(Slot { ours: row.try_get(0)?, lost: row.try_get(1)?, active: row.try_get(2)? }),
             None => None,
         };
         let grantee = match &requirements.grant_to {
             Some(role) => fetch_grantee(client, role, requirements).await?,
             None => None,
         };
-        Ok(Self {
-            server,
-            role,
-            publication,
-            slot,
-            grantee,
-        })
+        Ok(Self { server, role, publication, slot, grantee })
     }
 }
 
@@ -149,11 +136,8 @@ async fn fetch_publication(
         return Ok(None);
     };
     let oid: u32 = row.try_get(0)?;
-    let mut publication = Publication {
-        all_tables: row.try_get(1)?,
-        complete: row.try_get(2)?,
-        ..Publication::default()
-    };
+    let mut publication =
+        Publication { all_tables: row.try_get(1)?, complete: row.try_get(2)?, ..Publication::default() };
     for row in client.query(PUBLISHED_TABLES, &[&oid]).await? {
         let table = TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
         publication.tables.insert(table, row.try_get(2)?);
@@ -174,20 +158,9 @@ async fn fetch_grantee(
     let Some(row) = client.query_opt(GRANTEE, &[&role]).await? else {
         return Ok(None);
     };
-    let mut grantee = Grantee {
-        may_replicate: row.try_get(0)?,
-        ..Grantee::default()
-    };
-    let schemas: Vec<&str> = requirements
-        .tables
-        .iter()
-        .map(|(table, _)| table.schema.as_str())
-        .collect();
-    let names: Vec<&str> = requirements
-        .tables
-        .iter()
-        .map(|(table, _)| table.name.as_str())
-        .collect();
+    let mut grantee = Grantee { may_replicate: row.try_get(0)?, ..Grantee::default() };
+    let schemas: Vec<&str> = requirements.tables.iter().map(|(table, _)| table.schema.as_str()).collect();
+    let names: Vec<&str> = requirements.tables.iter().map(|(table, _)| table.name.as_str()).collect();
     for row in client.query(WITHOUT_USAGE, &[&role, &schemas]).await? {
         grantee.schemas_without_usage.push(row.try_get(0)?);
     }

@@ -27,24 +27,15 @@ fn table(name: &str, primary_key: &[&str], replica_identity: ReplicaIdentity) ->
 }
 
 fn schema(tables: Vec<Table>) -> Schema {
-    let tables: HashMap<_, _> = tables
-        .into_iter()
-        .map(|table| (table.name.clone(), table))
-        .collect();
-    Schema {
-        tables,
-        types: Types::default(),
-    }
+    let tables: HashMap<_, _> = tables.into_iter().map(|table| (table.name.clone(), table)).collect();
+    Schema { tables, types: Types::default() }
 }
 
 fn requirements(tables: &[(&str, IdentityNeed)]) -> Requirements {
     Requirements {
         publication: "walcast".to_owned(),
         slot: "walcast_app".to_owned(),
-        tables: tables
-            .iter()
-            .map(|(name, need)| (TableName::parse(name), *need))
-            .collect(),
+        tables: tables.iter().map(|(name, need)| (TableName::parse(name), *need)).collect(),
         grant_to: None,
     }
 }
@@ -57,48 +48,28 @@ fn bare() -> State {
             max_slots: 10,
             ..Server::default()
         },
-        role: Role {
-            name: "owner".to_owned(),
-            may_replicate: true,
-        },
+        role: Role { name: "owner".to_owned(), may_replicate: true },
         ..State::default()
     }
 }
 
 fn done(tables: &[&str]) -> State {
-    let tables: BTreeMap<_, _> = tables
-        .iter()
-        .map(|table| (TableName::parse(table), false))
-        .collect();
+    let tables: BTreeMap<_, _> = tables.iter().map(|table| (TableName::parse(table), false)).collect();
     State {
-        publication: Some(Publication {
-            complete: true,
-            tables,
-            ..Publication::default()
-        }),
-        slot: Some(Slot {
-            ours: true,
-            ..Slot::default()
-        }),
+        publication: Some(Publication { complete: true, tables, ..Publication::default() }),
+        slot: Some(Slot { ours: true, ..Slot::default() }),
         ..bare()
     }
 }
 
 fn sql(state: &State, schema: &Schema, requirements: &Requirements) -> Vec<String> {
     let plan = compute(state, schema, requirements).unwrap();
-    plan.statements
-        .into_iter()
-        .map(|statement| statement.sql)
-        .collect()
+    plan.statements.into_iter().map(|statement| statement.sql).collect()
 }
 
 fn problems(state: &State, schema: &Schema, requirements: &Requirements) -> String {
     let problems = compute(state, schema, requirements).unwrap_err();
-    problems
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -128,10 +99,7 @@ fn a_bare_database_gets_identities_then_the_publication_then_the_slot() {
 fn a_database_that_is_up_to_date_gives_an_empty_plan() {
     let schema = schema(vec![table("bays", &["id"], ReplicaIdentity::Full)]);
     for need in [IdentityNeed::Default, IdentityNeed::Full] {
-        assert_eq!(
-            compute(&done(&["bays"]), &schema, &requirements(&[("bays", need)])),
-            Ok(Plan::default())
-        );
+        assert_eq!(compute(&done(&["bays"]), &schema, &requirements(&[("bays", need)])), Ok(Plan::default()));
     }
 }
 
@@ -146,11 +114,7 @@ fn every_partition_logs_as_its_root_is_published() {
     leaf.root = Some(root.name.clone());
     let schema = schema(vec![root, middle, leaf]);
     assert_eq!(
-        sql(
-            &done(&["readings"]),
-            &schema,
-            &requirements(&[("readings", IdentityNeed::Full)])
-        ),
+        sql(&done(&["readings"]), &schema, &requirements(&[("readings", IdentityNeed::Full)])),
         [
             r#"alter table "public"."readings" replica identity full"#,
             r#"alter table "public"."readings_2026_11" replica identity full"#,
@@ -188,11 +152,7 @@ fn a_slot_is_a_failover_slot_where_the_server_knows_them_and_a_lost_one_is_made_
     let (schema, wanted) = (schema(Vec::new()), requirements(&[]));
     let mut state = done(&[]);
     state.server.version = 170_000;
-    state.slot = Some(Slot {
-        ours: true,
-        lost: true,
-        active: false,
-    });
+    state.slot = Some(Slot { ours: true, lost: true, active: false });
     assert_eq!(
         sql(&state, &schema, &wanted),
         [
@@ -204,14 +164,9 @@ fn a_slot_is_a_failover_slot_where_the_server_knows_them_and_a_lost_one_is_made_
 
 #[test]
 fn a_slot_older_than_its_publication_is_moved_past_what_can_not_be_decoded() {
-    let state = State {
-        publication: None,
-        ..done(&[])
-    };
+    let state = State { publication: None, ..done(&[]) };
     assert_eq!(
-        sql(&state, &schema(Vec::new()), &requirements(&[]))
-            .pop()
-            .unwrap(),
+        sql(&state, &schema(Vec::new()), &requirements(&[])).pop().unwrap(),
         "select pg_catalog.pg_replication_slot_advance('walcast_app', pg_catalog.pg_current_wal_insert_lsn())"
     );
 }
@@ -230,11 +185,7 @@ fn a_role_is_granted_what_it_lacks_and_replication_is_only_stated() {
         tables_without_select: vec![bays],
     });
     let plan = compute(&state, &schema, &wanted).unwrap();
-    let sql: Vec<_> = plan
-        .statements
-        .iter()
-        .map(|statement| statement.sql.as_str())
-        .collect();
+    let sql: Vec<_> = plan.statements.iter().map(|statement| statement.sql.as_str()).collect();
     assert_eq!(
         sql,
         [
@@ -255,10 +206,7 @@ fn everything_that_stands_in_the_way_is_told_at_once() {
     let told = problems(
         &state,
         &schema,
-        &requirements(&[
-            ("keyless", IdentityNeed::Default),
-            ("missing", IdentityNeed::Default),
-        ]),
+        &requirements(&[("keyless", IdentityNeed::Default), ("missing", IdentityNeed::Default)]),
     );
     for part in [
         "alter system set wal_level = 'logical'",
@@ -270,10 +218,7 @@ fn everything_that_stands_in_the_way_is_told_at_once() {
     ] {
         assert!(told.contains(part), "{part:?} in {told}");
     }
-    state.publication = Some(Publication {
-        all_tables: true,
-        ..Publication::default()
-    });
+    state.publication = Some(Publication { all_tables: true, ..Publication::default() });
     assert!(problems(&state, &schema, &requirements(&[])).contains(r#"drop publication "walcast""#));
     state.slot = Some(Slot::default());
     assert!(problems(&state, &schema, &requirements(&[])).contains("set source.slot to another name"));
@@ -286,10 +231,7 @@ fn a_name_can_neither_leave_its_quotes_nor_its_comment() {
     let mut wanted = requirements(&[(name, IdentityNeed::Full)]);
     wanted.slot = "it's".to_owned();
     let mut state = bare();
-    state.slot = Some(Slot {
-        ours: true,
-        ..Slot::default()
-    });
+    state.slot = Some(Slot { ours: true, ..Slot::default() });
     let plan = compute(&state, &schema, &wanted).unwrap();
     let quoted = "\"public\".\"a\"\"; drop table b; --\nselect 1\"";
     let mut expected = String::from(
@@ -302,8 +244,5 @@ fn a_name_can_neither_leave_its_quotes_nor_its_comment() {
     )
     .unwrap();
     assert!(plan.to_string().starts_with(&expected), "{plan}");
-    assert!(
-        plan.to_string().contains("pg_replication_slot_advance('it''s',"),
-        "{plan}"
-    );
+    assert!(plan.to_string().contains("pg_replication_slot_advance('it''s',"), "{plan}");
 }
