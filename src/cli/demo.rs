@@ -24,7 +24,7 @@ use anyhow::{Context, anyhow};
 use tokio::sync::oneshot;
 
 use super::cluster::{Cluster, ClusterOptions};
-use super::settings::{Settings, database, start_logging};
+use super::settings::{Settings, database, start_logging, variable};
 
 use super::tail::{Credential, Follow, Signer, Style, local_url};
 use super::{Serve, Worker, migrate, setup, signals};
@@ -53,8 +53,8 @@ pub(super) struct Args {
     /// The port of HTTP on 127.0.0.1; 8080, or any free one when that is taken
     #[arg(long, conflicts_with = "listen")]
     port: Option<u16>,
-    /// Where Postgres's server programs are
-    #[arg(long, env = "WALCAST_PG_BIN", value_name = "DIR")]
+    /// Where Postgres's server programs are, also WALCAST_PG_BIN
+    #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
     /// The same story each time
     #[arg(long, value_name = "NUMBER")]
@@ -102,7 +102,7 @@ impl Demo {
     async fn start(settings: &Settings, args: &Args, seed: u64, worker: Worker) -> anyhow::Result<Self> {
         eprintln!("starting a private PostgreSQL …");
         let options = ClusterOptions {
-            binaries: args.pg_bin.clone(),
+            binaries: args.pg_bin.clone().or_else(|| variable("WALCAST_PG_BIN").map(PathBuf::from)),
             data_dir: args.data.clone(),
             password: Some(secret(args.data.as_deref(), "postgres-password")?),
             ..ClusterOptions::default()

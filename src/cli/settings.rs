@@ -1,5 +1,6 @@
 //! What the command line says about the configuration, for every command alike.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -14,8 +15,8 @@ const DEFAULT_FILE: &str = "walcast.toml";
 
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct Settings {
-    /// The configuration file; ./walcast.toml if it exists
-    #[arg(long, global = true, env = "WALCAST_CONFIG", value_name = "FILE")]
+    /// The configuration file, also WALCAST_CONFIG; ./walcast.toml if it exists
+    #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Any setting by its name, such as http.keepalive=10s; over variables and file
     #[arg(long = "set", global = true, value_name = "NAME=VALUE", action = ArgAction::Append, value_parser = pair)]
@@ -43,9 +44,10 @@ impl Settings {
         let readable =
             variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let default = Path::new(DEFAULT_FILE);
+        let named = self.config.clone().or_else(|| variable("WALCAST_CONFIG").map(PathBuf::from));
         Layers {
             reference,
-            file: self.config.as_deref().or_else(|| default.exists().then_some(default)),
+            file: named.as_deref().or_else(|| default.exists().then_some(default)),
             variables: readable.collect(),
             flags: self.flags(),
         }
@@ -62,6 +64,11 @@ impl Settings {
         let named = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         self.set.iter().cloned().chain(named).collect()
     }
+}
+
+/// A variable that says something: an empty one is none, as `${UNSET:-}` in a compose file gives it.
+pub(super) fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// The database, which most commands need.

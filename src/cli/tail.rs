@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::exit::Usage;
-use super::settings::{Settings, jwt_secret, pair, start_logging};
+use super::settings::{Settings, jwt_secret, pair, start_logging, variable};
 use crate::config::Secret;
 
 pub(super) use follow::{Credential, Follow, Signer};
@@ -22,8 +22,8 @@ pub(super) struct Args {
     /// Whose events; left out, the token's own organization
     #[arg(long, value_name = "ID")]
     organization: Option<String>,
-    /// Who asks; without, one is signed for --sub with access.jwt_secret
-    #[arg(long, env = "WALCAST_TOKEN", hide_env_values = true, conflicts_with = "sub")]
+    /// Who asks, also WALCAST_TOKEN; without, one is signed for --sub with access.jwt_secret
+    #[arg(long, conflicts_with = "sub")]
     token: Option<Secret>,
     /// The user to sign a token for
     #[arg(long, visible_alias = "user", value_name = "USER")]
@@ -51,7 +51,9 @@ pub(super) struct Args {
 pub(super) async fn execute(settings: &Settings, args: Args) -> anyhow::Result<()> {
     start_logging("warn")?;
     let config = settings.load(false)?;
-    let credential = match (args.token, args.sub) {
+    let given = || Some(variable("WALCAST_TOKEN")?.into_string().ok()?.into());
+    let token = if args.sub.is_some() { None } else { args.token.or_else(given) };
+    let credential = match (token, args.sub) {
         (Some(token), _) => Credential::Given(token),
         (None, Some(user)) => Credential::Signed(Box::new(Signer {
             secret: jwt_secret(&config)?.clone(),

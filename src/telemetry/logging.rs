@@ -24,18 +24,11 @@ pub enum LoggingError {
 /// When the filter can't be read, or on a second call.
 pub fn init(filter: &str) -> Result<(), LoggingError> {
     let filter = EnvFilter::try_new(filter)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let set = if io::stderr().is_terminal() {
         builder.with_target(false).try_init()
     } else {
-        builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .try_init()
+        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     };
     set.map_err(|_| LoggingError::Twice)
 }
@@ -47,9 +40,6 @@ mod tests {
     #[test]
     fn a_bad_filter_says_what_a_good_one_looks_like() {
         let error = init("walcast=loud").unwrap_err().to_string();
-        assert!(
-            error.starts_with("WALCAST_LOG is not a filter such as \"info\""),
-            "{error}"
-        );
+        assert!(error.starts_with("WALCAST_LOG is not a filter such as \"info\""), "{error}");
     }
 }

@@ -24,25 +24,14 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub mod names {
     pub type Name = (&'static str, &'static str);
 
-    pub const TRANSACTIONS: Name = (
-        "walcast_transactions",
-        "Committed transactions taken from the source",
-    );
+    pub const TRANSACTIONS: Name = ("walcast_transactions", "Committed transactions taken from the source");
     pub const CHANGES: Name = ("walcast_changes", "Row changes taken from the source");
-    pub const SPOOLED: Name = (
-        "walcast_spooled_transactions",
-        "Transactions too large for memory",
-    );
+    pub const SPOOLED: Name = ("walcast_spooled_transactions", "Transactions too large for memory");
     pub const EVENTS: Name = ("walcast_events", "Events appended to the journals");
     pub const EVENT_BYTES: Name = ("walcast_event_bytes", "Bytes of frames appended to the journals");
-    pub const OVERSIZE: Name = (
-        "walcast_oversize_events",
-        "Events sent without their data for their size",
-    );
-    pub const EMIT_REFUSED: Name = (
-        "walcast_emit_refused",
-        "Emitted messages dropped: unsigned or malformed",
-    );
+    pub const OVERSIZE: Name = ("walcast_oversize_events", "Events sent without their data for their size");
+    pub const EMIT_REFUSED: Name =
+        ("walcast_emit_refused", "Emitted messages dropped: unsigned or malformed");
     pub const EXPRESSION_ERRORS: Name = ("walcast_expression_errors", "Catalog expressions that failed");
     pub const FRAMES_WRITTEN: Name = ("walcast_frames_written", "Frames written to streams");
     pub const BYTES_WRITTEN: Name = ("walcast_bytes_written", "Bytes written to streams");
@@ -51,41 +40,23 @@ pub mod names {
     pub const OPENS: Name = ("walcast_stream_opens", "Requests for a stream, by outcome");
     pub const ENDS: Name = ("walcast_stream_ends", "Streams that ended, by reason");
     pub const SYNCS: Name = ("walcast_syncs", "data.sync frames sent, by reason");
-    pub const RECONNECTS: Name = (
-        "walcast_source_reconnects",
-        "Connections to the source made after the first",
-    );
+    pub const RECONNECTS: Name =
+        ("walcast_source_reconnects", "Connections to the source made after the first");
     pub const CONFIRMED_LSN: Name = ("walcast_source_confirmed_lsn", "Position confirmed to the slot");
-    pub const HEAD_LSN: Name = (
-        "walcast_source_head_lsn",
-        "Position below which every commit is done",
-    );
-    pub const LAG_BYTES: Name = (
-        "walcast_source_lag_bytes",
-        "Write-ahead log written but not processed",
-    );
-    pub const PINNED_BYTES: Name = (
-        "walcast_source_pinned_bytes",
-        "Write-ahead log that the slot keeps",
-    );
-    pub const WINDOW_SECONDS: Name = (
-        "walcast_window_seconds",
-        "Age of the oldest event that can be replayed",
-    );
+    pub const HEAD_LSN: Name = ("walcast_source_head_lsn", "Position below which every commit is done");
+    pub const LAG_BYTES: Name = ("walcast_source_lag_bytes", "Write-ahead log written but not processed");
+    pub const PINNED_BYTES: Name = ("walcast_source_pinned_bytes", "Write-ahead log that the slot keeps");
+    pub const WINDOW_SECONDS: Name =
+        ("walcast_window_seconds", "Age of the oldest event that can be replayed");
     pub const WINDOW_BYTES: Name = ("walcast_window_bytes", "Memory of the journals");
     pub const MIRROR_ROWS: Name = ("walcast_mirror_rows", "Rows in the mirror");
     pub const MIRROR_BYTES: Name = ("walcast_mirror_bytes", "Memory of the mirror");
     pub const STATE: Name = ("walcast_state", "1 for the present state of readiness");
-    pub const REASONS: Name = (
-        "walcast_degraded_reasons",
-        "Things that the worker can't do at present",
-    );
+    pub const REASONS: Name = ("walcast_degraded_reasons", "Things that the worker can't do at present");
     pub const BUILD: Name = ("walcast_build", "The worker's version");
     pub const RESIDENT_BYTES: Name = ("process_resident_memory_bytes", "Resident memory");
-    pub const START_TIME_SECONDS: Name = (
-        "process_start_time_seconds",
-        "When the process started, since 1970",
-    );
+    pub const START_TIME_SECONDS: Name =
+        ("process_start_time_seconds", "When the process started, since 1970");
 }
 
 /// How a request for a stream ended.
@@ -317,10 +288,6 @@ mod tests {
     #[test]
     fn resident_memory_is_told() {
         assert!(Metrics::resident_bytes().unwrap() > 1 << 20);
-        assert!(
-            Metrics::new(&Readiness::new())
-                .encode()
-                .contains("process_resident_memory_bytes ")
-        );
+        assert!(Metrics::new(&Readiness::new()).encode().contains("process_resident_memory_bytes "));
     }
 }

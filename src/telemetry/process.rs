@@ -30,9 +30,7 @@ pub(super) struct Process {
 impl Process {
     pub(super) fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            started_seconds: now.as_secs_f64(),
-        }
+        Self { started_seconds: now.as_secs_f64() }
     }
 }
 
@@ -55,10 +53,7 @@ mod tests {
 
     #[test]
     fn resident_memory_is_read_in_bytes() {
-        assert_eq!(
-            read_resident("Name:\tx\nVmRSS:\t    5120 kB\nThreads:\t1\n"),
-            Some(5120 * 1024)
-        );
+        assert_eq!(read_resident("Name:\tx\nVmRSS:\t    5120 kB\nThreads:\t1\n"), Some(5120 * 1024));
         assert_eq!(read_resident("Name:\tx\n"), None);
     }
 }

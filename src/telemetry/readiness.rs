@@ -42,14 +42,8 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [Self; 6] = [
-        Self::Starting,
-        Self::Standby,
-        Self::Draining,
-        Self::Ready,
-        Self::Degraded,
-        Self::SourceDown,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Standby, Self::Draining, Self::Ready, Self::Degraded, Self::SourceDown];
 
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -88,10 +82,7 @@ pub struct Reason {
 impl Reason {
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            sql: None,
-        }
+        Self { text: text.into(), sql: None }
     }
 
     #[must_use]
@@ -157,14 +148,8 @@ impl Readiness {
     /// Starting, without reasons.
     #[must_use]
     pub fn new() -> Self {
-        let first = Snapshot {
-            phase: Phase::Starting,
-            since: Instant::now(),
-            reasons: BTreeMap::new(),
-        };
-        Self {
-            sender: Arc::new(watch::Sender::new(first)),
-        }
+        let first = Snapshot { phase: Phase::Starting, since: Instant::now(), reasons: BTreeMap::new() };
+        Self { sender: Arc::new(watch::Sender::new(first)) }
     }
 
     /// Moves on; true when that changed something. From [`Phase::Draining`] nothing moves.
@@ -201,9 +186,7 @@ impl Readiness {
 
     /// Takes the reason back; true when there was one.
     pub fn mend(&self, key: &str) -> bool {
-        let mended = self
-            .sender
-            .send_if_modified(|snapshot| snapshot.reasons.remove(key).is_some());
+        let mended = self.sender.send_if_modified(|snapshot| snapshot.reasons.remove(key).is_some());
         if mended {
             tracing::info!(reason = key, "mended");
         }
@@ -261,10 +244,7 @@ mod tests {
         let readiness = Readiness::new();
         assert_eq!(readiness.word(), "starting");
         assert!(!readiness.is_admitting());
-        readiness.degrade(
-            "column",
-            Reason::new("lots.name is gone").mended_by("alter table lots …"),
-        );
+        readiness.degrade("column", Reason::new("lots.name is gone").mended_by("alter table lots …"));
         assert_eq!(readiness.state(), State::Starting);
         readiness.enter(Phase::Live);
         assert_eq!(readiness.state(), State::Degraded);
@@ -312,16 +292,6 @@ mod tests {
     #[test]
     fn the_words_are_those_of_the_contract() {
         let words: Vec<_> = State::ALL.iter().map(|state| state.word()).collect();
-        assert_eq!(
-            words,
-            [
-                "starting",
-                "standby",
-                "draining",
-                "ready",
-                "degraded",
-                "source_down"
-            ]
-        );
+        assert_eq!(words, ["starting", "standby", "draining", "ready", "degraded", "source_down"]);
     }
 }
