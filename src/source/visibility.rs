@@ -30,9 +30,15 @@ const MAX_ENTRIES: usize = 1 << 16;
 /// A snapshot takes microseconds; without one after so long the last answer is given again.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the pipeline may take to reach the log's end. In health it takes a few milliseconds; a worker that is far
-/// behind says where it is, and its streams see what it has yet to read.
-const CATCH_UP: Duration = Duration::from_millis(250);
+/// How long the pipeline may take to reach the log's end: a few milliseconds in health, and with
+/// `synchronous_commit = off` up to three times `wal_writer_delay`. A worker that is far behind says where it is, and
+/// its streams see what it has yet to read.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// A page of the log begins with a header, that of a segment's first page is longer. (`xlog_internal.h`)
+const PAGE: u64 = 8192;
+const PAGE_HEADER: u64 = 24;
+const SEGMENT_HEADER: u64 = 40;
 
 /// After a failure nobody else waits for another one this soon.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -177,9 +183,17 @@ impl Visibility {
     }
 }
 
-/// Where the log ends, as far as a walsender may read it.
+/// Where the log ends: above every commit that a snapshot can see by now, flushed or not.
 async fn log_end(client: &Client) -> Result<Lsn, String> {
-    query(client, "select pg_catalog.pg_current_wal_flush_lsn()::text").await
+    query(client, "select pg_catalog.pg_current_wal_insert_lsn()::text").await.map(before_header)
+}
+
+/// The insert position steps over the header of a page that nothing is written to yet; a walsender stops before it.
+fn before_header(insert: Lsn) -> Lsn {
+    match insert.as_u64() % PAGE {
+        header @ (PAGE_HEADER | SEGMENT_HEADER) => insert.back(header),
+        _ => insert,
+    }
 }
 
 async fn query<T: FromStr<Err: ToString>>(client: &Client, sql: &str) -> Result<T, String> {

@@ -29,6 +29,7 @@ struct Server {
 pub fn settings() -> Vec<(String, String)> {
     [
         ("max_connections", "400"),
+        ("wal_writer_delay", "10ms"),
         ("max_wal_senders", "300"),
         ("max_replication_slots", "300"),
         ("max_wal_size", "4GB"),
