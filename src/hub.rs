@@ -104,12 +104,7 @@ impl Hub {
     #[must_use]
     pub fn with_patience(journals: Arc<Journals>, patience: Duration) -> Arc<Self> {
         let announced = AtomicU64::new(journals.head().as_u64());
-        let hub = Arc::new(Self {
-            journals,
-            rooms: RwLock::default(),
-            announced,
-            patience,
-        });
+        let hub = Arc::new(Self { journals, rooms: RwLock::default(), announced, patience });
         let listener: Weak<dyn Listener> = Arc::<Self>::downgrade(&hub);
         hub.journals.listen(listener);
         hub
@@ -118,13 +113,7 @@ impl Hub {
     /// Registers a stream and finds where it starts, which may take a moment (an id ahead of this node is waited
     /// for, bounded). Cancelled, it leaves nothing behind.
     pub async fn open(self: &Arc<Self>, subscription: Subscription) -> Stream {
-        let Subscription {
-            organization,
-            user,
-            role,
-            filter,
-            start,
-        } = subscription;
+        let Subscription { organization, user, role, filter, start } = subscription;
         let membership = self.enter(&mut self.rooms_mut(), organization, user.into(), role, filter);
         self.start(membership, start).await
     }
@@ -135,13 +124,7 @@ impl Hub {
         subscription: Subscription,
         limits: Limits,
     ) -> Result<Stream, Full> {
-        let Subscription {
-            organization,
-            user,
-            role,
-            filter,
-            start,
-        } = subscription;
+        let Subscription { organization, user, role, filter, start } = subscription;
         let membership = {
             let mut rooms = self.rooms_mut();
             let met = |limit: u32, count: usize| limit > 0 && count >= limit as usize;
@@ -149,10 +132,7 @@ impl Hub {
                 return Err(Full::Streams);
             }
             let room = rooms.by_organization.get(&organization);
-            if met(
-                limits.streams_per_user,
-                room.map_or(0, |room| room.lock().of_user(&user)),
-            ) {
+            if met(limits.streams_per_user, room.map_or(0, |room| room.lock().of_user(&user))) {
                 return Err(Full::User);
             }
             self.enter(&mut rooms, organization, user.into(), role, filter)
@@ -175,8 +155,7 @@ impl Hub {
     /// Live streams of a user in an organization.
     #[must_use]
     pub fn streams_of_user(&self, organization: &OrganizationId, user: &str) -> usize {
-        self.room(organization)
-            .map_or(0, |room| room.lock().of_user(user))
+        self.room(organization).map_or(0, |room| room.lock().of_user(user))
     }
 
     /// Organizations with live streams, and how many.
@@ -195,11 +174,7 @@ impl Hub {
             return Vec::new();
         };
         let state = room.lock();
-        state
-            .seats
-            .values()
-            .map(|seat| StreamHandle::of(self, &room, organization, seat))
-            .collect()
+        state.seats.values().map(|seat| StreamHandle::of(self, &room, organization, seat)).collect()
     }
 
     #[must_use]
@@ -224,18 +199,9 @@ impl Hub {
         rooms.streams += 1;
         rooms.next_number += 1;
         let seat = Arc::new(Seat::new(rooms.next_number, user, role, filter.clone()));
-        let room = rooms
-            .by_organization
-            .entry(organization.clone())
-            .or_default()
-            .clone();
+        let room = rooms.by_organization.entry(organization.clone()).or_default().clone();
         room.lock().insert(&seat, &filter);
-        Membership {
-            hub: self.clone(),
-            room,
-            organization,
-            seat,
-        }
+        Membership { hub: self.clone(), room, organization, seat }
     }
 
     fn leave(&self, organization: &OrganizationId, room: &Room, seat: &Seat) {
@@ -293,10 +259,7 @@ impl Listener for Hub {
 
     fn reset(&self, start: Lsn) {
         self.announce(start, |rooms, wakers| {
-            rooms
-                .by_organization
-                .values()
-                .for_each(|room| room.lock().mark_all(Lsn::ZERO, wakers));
+            rooms.by_organization.values().for_each(|room| room.lock().mark_all(Lsn::ZERO, wakers));
         });
     }
 }
@@ -306,8 +269,5 @@ fn mark(room: &RoomState, touched: &Touched, before: Lsn, wakers: &mut Vec<Waker
     if touched.lost {
         return room.mark_all(before, wakers);
     }
-    touched
-        .blocks
-        .iter()
-        .for_each(|block| room.mark(block, before, wakers));
+    touched.blocks.iter().for_each(|block| room.mark(block, before, wakers));
 }

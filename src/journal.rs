@@ -113,13 +113,7 @@ impl Journals {
     pub fn reset(&self, epoch: Epoch, start: Lsn) {
         let mut writer = self.writer();
         let generation = self.view().generation + 1;
-        let view = View {
-            generation,
-            epoch,
-            head: start,
-            visible: None,
-            window_start: start,
-        };
+        let view = View { generation, epoch, head: start, visible: None, window_start: start };
         let (new_writer, new_directory) = fresh(self.max_memory, view);
         // Freed after the lock: there may be much.
         let old = std::mem::replace(&mut *self.directory_mut(), new_directory);
@@ -280,9 +274,7 @@ impl Journals {
 
 impl Lookup for Journals {
     fn insert(&self, organization: &OrganizationId, log: &Arc<Log>) {
-        self.directory_mut()
-            .logs
-            .insert(organization.clone(), log.clone());
+        self.directory_mut().logs.insert(organization.clone(), log.clone());
     }
 
     fn raise_base(&self, floor: Place) {
@@ -299,9 +291,7 @@ impl Lookup for Journals {
 
 impl std::fmt::Debug for Journals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Journals")
-            .field("view", &self.view())
-            .finish_non_exhaustive()
+        f.debug_struct("Journals").field("view", &self.view()).finish_non_exhaustive()
     }
 }
 
@@ -311,13 +301,5 @@ fn fresh(max_memory: u64, view: View) -> (Writer, Directory) {
     let every = Arc::new(Log::new(base));
     let mut writer = Writer::new(max_memory, base);
     writer.adopt_every(every.clone());
-    (
-        writer,
-        Directory {
-            view,
-            base,
-            logs: HashMap::new(),
-            every,
-        },
-    )
+    (writer, Directory { view, base, logs: HashMap::new(), every })
 }

@@ -3,11 +3,7 @@
 //! Read from the source text, comments and literals aside, so that a `use` and a path in the middle of a function
 //! count alike. Links in documentation don't: they may point anywhere.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test: it stops where it can't read what it judges"
-)]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test: it stops where it can't read what it judges")]
 
 #[path = "layers/code.rs"]
 mod code;
@@ -38,11 +34,7 @@ impl File {
 
     /// The code that ships: what stands above the unit tests, which are last in a file.
     fn shipped(&self) -> &str {
-        if self.is_tests() {
-            ""
-        } else {
-            code::above_tests(&self.code)
-        }
+        if self.is_tests() { "" } else { code::above_tests(&self.code) }
     }
 
     fn is_under(&self, module: &str) -> bool {
@@ -75,23 +67,11 @@ fn files() -> Vec<File> {
 
 fn read(path: &Path) -> File {
     let text = fs::read_to_string(path).expect("a source file is UTF-8");
-    let inside = path
-        .strip_prefix(root().join("src"))
-        .expect("a file of src")
-        .with_extension("");
-    let layer = inside
-        .iter()
-        .next()
-        .expect("a name")
-        .to_string_lossy()
-        .into_owned();
+    let inside = path.strip_prefix(root().join("src")).expect("a file of src").with_extension("");
+    let layer = inside.iter().next().expect("a name").to_string_lossy().into_owned();
     let code = code_of(&text);
     File {
-        path: path
-            .strip_prefix(root())
-            .expect("a file of ours")
-            .to_string_lossy()
-            .replace('\\', "/"),
+        path: path.strip_prefix(root()).expect("a file of ours").to_string_lossy().replace('\\', "/"),
         layer,
         depth: inside.iter().count(),
         text,
@@ -103,9 +83,7 @@ fn read(path: &Path) -> File {
 fn layers() -> Vec<String> {
     let text = fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs");
     let rows = text.lines().filter_map(|line| line.strip_prefix("//! | [`"));
-    rows.filter_map(|row| row.split_once('`'))
-        .map(|(name, _)| name.to_owned())
-        .collect()
+    rows.filter_map(|row| row.split_once('`')).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// Fails with every finding at once.
@@ -143,18 +121,12 @@ fn each_module_uses_only_those_above_it() {
     let layers = layers();
     let rank = |name: &str| layers.iter().position(|layer| layer == name);
     let mut upward = Vec::new();
-    for file in files()
-        .iter()
-        .filter(|file| file.layer != "lib" && file.layer != "main")
-    {
+    for file in files().iter().filter(|file| file.layer != "lib" && file.layer != "main") {
         let own = rank(&file.layer);
         for reference in References::of(&file.code, file.depth) {
             let of = reference.module.as_str();
             if rank(of) > own {
-                upward.push(format!(
-                    "{}:{}: {} uses {of}",
-                    file.path, reference.line, file.layer
-                ));
+                upward.push(format!("{}:{}: {} uses {of}", file.path, reference.line, file.layer));
             }
         }
     }
@@ -165,31 +137,17 @@ fn each_module_uses_only_those_above_it() {
 fn journal_and_hub_know_neither_postgres_nor_http_nor_tokens() {
     let mut found = Vec::new();
     let files = files();
-    let seam = || {
-        files
-            .iter()
-            .filter(|file| file.is_under("journal") || file.is_under("hub"))
-    };
+    let seam = || files.iter().filter(|file| file.is_under("journal") || file.is_under("hub"));
     for file in seam() {
         for reference in References::of(&file.code, file.depth) {
             let module = reference.module.as_str();
             let position = module == "postgres" && reference.rest.starts_with("::Lsn");
             if ["postgres", "source", "mirror", "access", "http"].contains(&module) && !position {
-                found.push(format!(
-                    "{}:{}: {module}{}",
-                    file.path, reference.line, reference.rest
-                ));
+                found.push(format!("{}:{}: {module}{}", file.path, reference.line, reference.rest));
             }
         }
     }
-    let crates = [
-        "tokio_postgres",
-        "postgres_protocol",
-        "sqlx",
-        "axum",
-        "hyper",
-        "jsonwebtoken",
-    ];
+    let crates = ["tokio_postgres", "postgres_protocol", "sqlx", "axum", "hyper", "jsonwebtoken"];
     found.extend(mentions(seam(), &crates));
     expect_none("a position is all of Postgres that a journal knows", found);
 }
@@ -197,9 +155,7 @@ fn journal_and_hub_know_neither_postgres_nor_http_nor_tokens() {
 #[test]
 fn source_knows_no_organization() {
     let files = files();
-    let upstream = files
-        .iter()
-        .filter(|file| file.is_under("source") || file.is_under("postgres"));
+    let upstream = files.iter().filter(|file| file.is_under("source") || file.is_under("postgres"));
     expect_none(
         "what a row means is the catalog's",
         mentions(upstream, &["OrganizationId", "organization_id"]),
@@ -210,42 +166,25 @@ fn source_knows_no_organization() {
 fn catalog_does_no_io_and_reads_no_clock() {
     let files = files();
     let catalog = || files.iter().filter(|file| file.is_under("catalog"));
-    let mut found = mentions(
-        catalog(),
-        &["tokio", "tokio_postgres", "sqlx", "SystemTime", "Instant"],
-    );
+    let mut found = mentions(catalog(), &["tokio", "tokio_postgres", "sqlx", "SystemTime", "Instant"]);
     // The files of a catalog are read in one place, before anything runs.
-    found.extend(mentions(
-        catalog().filter(|file| file.path != "src/catalog/load.rs"),
-        &["fs"],
-    ));
-    expect_none(
-        "the same change makes the same event wherever and whenever it is mapped",
-        found,
-    );
+    found.extend(mentions(catalog().filter(|file| file.path != "src/catalog/load.rs"), &["fs"]));
+    expect_none("the same change makes the same event wherever and whenever it is mapped", found);
 }
 
 #[test]
 fn decoders_do_no_io() {
     let files = files();
     let decoders = files.iter().filter(|file| file.is_under("postgres/pgoutput"));
-    expect_none(
-        "pgoutput is bytes in, messages out",
-        mentions(decoders, &["tokio", "io", "net", "fs"]),
-    );
+    expect_none("pgoutput is bytes in, messages out", mentions(decoders, &["tokio", "io", "net", "fs"]));
 }
 
 #[test]
 fn only_http_names_status_codes() {
     let files = files();
     // The command `tail` is a client: it reads what a server's http said.
-    let others = files
-        .iter()
-        .filter(|file| file.layer != "http" && file.layer != "cli");
-    expect_none(
-        "what a refusal is called on the wire is http's",
-        mentions(others, &["StatusCode"]),
-    );
+    let others = files.iter().filter(|file| file.layer != "http" && file.layer != "cli");
+    expect_none("what a refusal is called on the wire is http's", mentions(others, &["StatusCode"]));
 }
 
 /// A task that nobody holds outlives what it was for. Free to spawn are `app`, which ends what it starts, `cli`, whose
@@ -261,22 +200,15 @@ fn only_the_edges_spawn_tasks() {
 
 #[test]
 fn every_module_begins_with_what_it_owns() {
-    let modules = files()
-        .into_iter()
-        .filter(|file| file.layer != "main" && !file.is_tests());
-    let bare = modules
-        .filter(|file| !file.text.starts_with("//! "))
-        .map(|file| file.path)
-        .collect();
+    let modules = files().into_iter().filter(|file| file.layer != "main" && !file.is_tests());
+    let bare = modules.filter(|file| !file.text.starts_with("//! ")).map(|file| file.path).collect();
     expect_none("a file begins with its module's documentation", bare);
 }
 
 #[test]
 fn no_file_is_over_500_lines() {
     let long = files().into_iter().filter(|file| file.text.lines().count() > 500);
-    let long = long
-        .map(|file| format!("{}: {}", file.path, file.text.lines().count()))
-        .collect();
+    let long = long.map(|file| format!("{}: {}", file.path, file.text.lines().count())).collect();
     expect_none("split it: foo.rs beside foo/", long);
 }
 
@@ -284,9 +216,7 @@ fn no_file_is_over_500_lines() {
 fn every_module_is_a_noun_of_the_domain() {
     let vague = ["utils", "util", "common", "types", "helpers", "misc"];
     // Here the noun is PostgreSQL's: pg_type.
-    let named = files()
-        .into_iter()
-        .filter(|file| file.path != "src/postgres/schema/types.rs");
+    let named = files().into_iter().filter(|file| file.path != "src/postgres/schema/types.rs");
     let found = named.filter(|file| {
         let name = Path::new(&file.path).with_extension("");
         name.iter().any(|part| vague.iter().any(|word| part == *word))

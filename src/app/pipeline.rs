@@ -27,7 +27,8 @@ use crate::mirror::{LoadError, Mirror};
 use crate::postgres::schema::Types;
 use crate::postgres::{Dsn, Lsn, client};
 use crate::source::{
-    Backoff, Change, Changes, ErrorKind, Identity, SourceError, SourceItem, Transaction, Visibility, WalSource,
+    Backoff, Change, Changes, ErrorKind, Identity, SourceError, SourceItem, Transaction, Visibility,
+    WalSource,
 };
 use crate::telemetry::{Metrics, Phase, Readiness, Reason, State};
 
@@ -122,7 +123,9 @@ impl Pipeline {
                 self.parts.metrics.reconnects.inc();
                 self.admit();
             }
-            SourceItem::Reset { identity, start, .. } => return Ok(self.begin_history(identity, start).await),
+            SourceItem::Reset { identity, start, .. } => {
+                return Ok(self.begin_history(identity, start).await);
+            }
             SourceItem::Disconnected { kind, standby, error, retry_in } => {
                 tracing::warn!(error, retry_in_ms = retry_in.as_millis(), "the source is away");
                 self.disconnected(kind, standby, error);
@@ -308,7 +311,8 @@ impl Pipeline {
     }
 
     fn keep_house(&mut self) {
-        let Parts { source, mirror, mapper, journals, housekeeping, readiness, metrics, .. } = &mut self.parts;
+        let Parts { source, mirror, mapper, journals, housekeeping, readiness, metrics, .. } =
+            &mut self.parts;
         if let Some((time, lsn)) = source.window_start() {
             journals.evict_before(time.unix_millis(), lsn);
             source.retain(journals.oldest_kept());

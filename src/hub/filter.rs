@@ -31,9 +31,7 @@ impl Filter {
     }
 
     pub(super) fn passes_channel(&self, channel: &str) -> bool {
-        self.channels
-            .as_ref()
-            .is_none_or(|channels| channels.contains(channel))
+        self.channels.as_ref().is_none_or(|channels| channels.contains(channel))
     }
 
     /// Whether entries with this label pass, tags aside.
@@ -67,27 +65,18 @@ mod tests {
     }
 
     fn data(event_type: &str, channel: &str) -> Label {
-        Label::Data {
-            event_type: event_type.into(),
-            channel: channel.into(),
-        }
+        Label::Data { event_type: event_type.into(), channel: channel.into() }
     }
 
     fn tags(pairs: &[(u16, &str)]) -> Tags {
         let mut tags = Tags::default();
-        pairs
-            .iter()
-            .for_each(|(name, value)| tags.push(*name, value.as_bytes()));
+        pairs.iter().for_each(|(name, value)| tags.push(*name, value.as_bytes()));
         tags
     }
 
     #[test]
     fn channel_and_type_must_both_pass() {
-        let filter = Filter {
-            channels: names(&["a", "b"]),
-            types: names(&["t"]),
-            tags: vec![],
-        };
+        let filter = Filter { channels: names(&["a", "b"]), types: names(&["t"]), tags: vec![] };
         assert!(filter.passes(&data("t", "b")));
         assert!(!filter.passes(&data("t", "c")));
         assert!(!filter.passes(&data("u", "a")));
@@ -96,11 +85,7 @@ mod tests {
 
     #[test]
     fn a_sync_passes_by_channel_whatever_the_types() {
-        let filter = Filter {
-            channels: names(&["a"]),
-            types: names(&["t"]),
-            tags: vec![],
-        };
+        let filter = Filter { channels: names(&["a"]), types: names(&["t"]), tags: vec![] };
         let sync = |channels: &[&str]| Label::Sync {
             reason: SyncReason::Truncated,
             channels: channels.iter().map(|&c| Arc::from(c)).collect(),
@@ -113,10 +98,8 @@ mod tests {
     #[test]
     fn tags_are_and_between_names_and_or_within_one() {
         let values = |values: &[&str]| values.iter().map(|v| v.as_bytes().into()).collect();
-        let filter = Filter {
-            tags: vec![(2, values(&["z", "y"])), (1, values(&["b", "a"]))],
-            ..Filter::default()
-        };
+        let filter =
+            Filter { tags: vec![(2, values(&["z", "y"])), (1, values(&["b", "a"]))], ..Filter::default() };
         let filter = filter.ordered();
         assert!(filter.passes_tags(tags(&[(1, "a"), (2, "z")]).as_bytes()));
         assert!(filter.passes_tags(tags(&[(1, "old"), (1, "b"), (2, "y")]).as_bytes()));

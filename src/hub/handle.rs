@@ -21,12 +21,7 @@ pub struct StreamHandle {
 
 impl StreamHandle {
     pub(super) fn new(membership: &Membership) -> Self {
-        let Membership {
-            hub,
-            room,
-            organization,
-            seat,
-        } = membership;
+        let Membership { hub, room, organization, seat } = membership;
         Self::of(hub, room, organization, seat)
     }
 
@@ -36,12 +31,7 @@ impl StreamHandle {
         organization: &OrganizationId,
         seat: &Arc<Seat>,
     ) -> Self {
-        Self {
-            hub: hub.clone(),
-            room: room.clone(),
-            organization: organization.clone(),
-            seat: seat.clone(),
-        }
+        Self { hub: hub.clone(), room: room.clone(), organization: organization.clone(), seat: seat.clone() }
     }
 
     /// Counts up over the hub's life: the lower, the older the stream.

@@ -72,24 +72,15 @@ impl RoomState {
         if let Some((name, values)) = filter.tags.first() {
             let by_value = self.by_tag.entry(*name).or_default();
             for value in values {
-                by_value
-                    .entry(value.clone())
-                    .or_default()
-                    .insert(number, seat.clone());
+                by_value.entry(value.clone()).or_default().insert(number, seat.clone());
             }
         } else if let Some(types) = &filter.types {
             for event_type in types {
-                self.by_type
-                    .entry(event_type.clone())
-                    .or_default()
-                    .insert(number, seat.clone());
+                self.by_type.entry(event_type.clone()).or_default().insert(number, seat.clone());
             }
         } else if let Some(channels) = &filter.channels {
             for channel in channels {
-                self.by_channel
-                    .entry(channel.clone())
-                    .or_default()
-                    .insert(number, seat.clone());
+                self.by_channel.entry(channel.clone()).or_default().insert(number, seat.clone());
             }
         } else {
             self.any.insert(number, seat.clone());
@@ -108,13 +99,9 @@ impl RoomState {
                 by_value.remove();
             }
         } else if let Some(types) = &filter.types {
-            types
-                .iter()
-                .for_each(|event_type| remove_from(&mut self.by_type, event_type, number));
+            types.iter().for_each(|event_type| remove_from(&mut self.by_type, event_type, number));
         } else if let Some(channels) = &filter.channels {
-            channels
-                .iter()
-                .for_each(|channel| remove_from(&mut self.by_channel, channel, number));
+            channels.iter().for_each(|channel| remove_from(&mut self.by_channel, channel, number));
         } else {
             self.any.remove(&number);
         }
@@ -126,11 +113,7 @@ impl RoomState {
 
     /// Marks every stream that an entry of `block` may concern.
     pub(super) fn mark(&self, block: &Block, from: Lsn, wakers: &mut Vec<Waker>) {
-        if block
-            .labels()
-            .iter()
-            .any(|label| matches!(label, Label::Sync { .. }))
-        {
+        if block.labels().iter().any(|label| matches!(label, Label::Sync { .. })) {
             return self.mark_all(from, wakers);
         }
         if !self.by_tag.is_empty() {
@@ -141,29 +124,20 @@ impl RoomState {
         }
         if block.is_plain() {
             wakers.extend(self.any.values().filter_map(|seat| seat.mark(from)));
-            block
-                .labels()
-                .iter()
-                .for_each(|label| self.mark_by_label(label, from, wakers));
+            block.labels().iter().for_each(|label| self.mark_by_label(label, from, wakers));
             return;
         }
         let mut checks = 0;
         let mut any_done = false;
         let mut done = vec![false; block.labels().len()];
         for entry in block.entries(0..block.len()) {
-            let Some(done) = done
-                .get_mut(usize::from(entry.label_number))
-                .filter(|done| !**done)
-            else {
+            let Some(done) = done.get_mut(usize::from(entry.label_number)).filter(|done| !**done) else {
                 continue;
             };
             if let Some(audience) = entry.audience.filter(|_| checks < AUDIENCE_CHECKS) {
                 checks += 1;
                 let any = (!any_done).then_some(&self.any);
-                let seats = any
-                    .into_iter()
-                    .chain(self.by_label(entry.label))
-                    .flat_map(Seats::values);
+                let seats = any.into_iter().chain(self.by_label(entry.label)).flat_map(Seats::values);
                 let admitted = seats.filter(|seat| seat.is_admitted(audience));
                 wakers.extend(admitted.filter_map(|seat| seat.mark(from)));
             } else {
@@ -187,9 +161,8 @@ impl RoomState {
                 let Some(seats) = self.by_tag.get(&name).and_then(|by_value| by_value.get(value)) else {
                     continue;
                 };
-                let concerned = seats
-                    .values()
-                    .filter(|seat| entry.audience.is_none_or(|a| seat.is_admitted(a)));
+                let concerned =
+                    seats.values().filter(|seat| entry.audience.is_none_or(|a| seat.is_admitted(a)));
                 wakers.extend(concerned.filter_map(|seat| seat.mark(from)));
             }
         }

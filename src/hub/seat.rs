@@ -55,12 +55,7 @@ pub(super) struct Control {
 
 impl Seat {
     pub(super) fn new(number: u64, user: Arc<str>, role: Option<Arc<str>>, filter: Arc<Filter>) -> Self {
-        let control = Control {
-            role,
-            filter,
-            next_filter: None,
-            end: None,
-        };
+        let control = Control { role, filter, next_filter: None, end: None };
         Self {
             number,
             user,
@@ -74,11 +69,7 @@ impl Seat {
     pub(super) fn mark(&self, from: Lsn) -> Option<Waker> {
         let from = from.as_u64().min(NO_MARK - 1);
         let before = self.mark.fetch_min(from, Ordering::AcqRel);
-        if before == NO_MARK {
-            self.waker.take()
-        } else {
-            None
-        }
+        if before == NO_MARK { self.waker.take() } else { None }
     }
 
     pub(super) fn take_mark(&self) -> Option<Lsn> {
@@ -93,11 +84,7 @@ impl Seat {
     /// Ready when there is a mark. It stays: who waits may give up.
     pub(super) fn poll_marked(&self, context: &Context<'_>) -> Poll<()> {
         self.waker.register(context.waker());
-        if self.is_marked() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        if self.is_marked() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     pub(super) fn control(&self) -> MutexGuard<'_, Control> {
@@ -111,9 +98,7 @@ impl Seat {
 
 impl Control {
     pub(super) fn newest_filter(&self) -> &Arc<Filter> {
-        self.next_filter
-            .as_ref()
-            .map_or(&self.filter, |(_, filter)| filter)
+        self.next_filter.as_ref().map_or(&self.filter, |(_, filter)| filter)
     }
 
     /// From where on it holds: from the position of one that still waits, else from `head`.

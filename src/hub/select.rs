@@ -44,12 +44,7 @@ enum Verdict {
 impl Reader<'_> {
     pub(super) fn select(&self, runs: &[Run], from: Place) -> Selected {
         let mut gather = Gather::default();
-        let mut selected = Selected {
-            frames: Vec::new(),
-            last_frame: None,
-            sync: None,
-            stopped_at: None,
-        };
+        let mut selected = Selected { frames: Vec::new(), last_frame: None, sync: None, stopped_at: None };
         let mut looked_at = from;
         'runs: for run in runs {
             let whole = run.block.frame_range(&run.range);
@@ -96,11 +91,7 @@ impl Reader<'_> {
     }
 
     fn judge(&self, entry: &EntryRef<'_>, passes: bool) -> Verdict {
-        if !passes
-            || entry
-                .audience
-                .is_some_and(|audience| !audience.admits(self.user, self.role))
-        {
+        if !passes || entry.audience.is_some_and(|audience| !audience.admits(self.user, self.role)) {
             return Verdict::Skip;
         }
         match entry.label {
@@ -150,11 +141,7 @@ impl<'a> Gather<'a> {
 
     fn finish(mut self) -> Vec<Bytes> {
         self.close();
-        if !self
-            .pieces
-            .windows(2)
-            .any(|pair| pair.iter().all(|piece| piece.len() < TINY))
-        {
+        if !self.pieces.windows(2).any(|pair| pair.iter().all(|piece| piece.len() < TINY)) {
             return self.pieces;
         }
         let mut out = Vec::new();

@@ -64,12 +64,7 @@ pub(super) async fn place(
 }
 
 fn judge(snapshot: &Snapshot, start: Start) -> Judgement {
-    let at = |after: Place| Placement {
-        view: snapshot.view,
-        after,
-        resumed: false,
-        sync: None,
-    };
+    let at = |after: Place| Placement { view: snapshot.view, after, resumed: false, sync: None };
     Judgement::Placed(match start {
         Start::Now(visible) if (visible, 0) < snapshot.floor() => lost(snapshot, SyncReason::HistoryExpired),
         Start::Now(visible) => at((visible, 0)),
@@ -78,10 +73,7 @@ fn judge(snapshot: &Snapshot, start: Start) -> Judgement {
             let millis = now_millis().saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX));
             let first = snapshot.since(millis).unwrap_or(snapshot.view.head);
             let sync = snapshot.lost_since(millis).then_some(SyncReason::HistoryExpired);
-            Placement {
-                sync,
-                ..at(snapshot.floor().max((first, 0)))
-            }
+            Placement { sync, ..at(snapshot.floor().max((first, 0))) }
         }
         Start::Unreadable => lost(snapshot, SyncReason::HistoryReset),
         Start::After(id) => return judge_id(snapshot, id),
@@ -103,27 +95,15 @@ fn judge_id(snapshot: &Snapshot, id: EventId) -> Judgement {
     if !is_position && !snapshot.names(id) {
         return Judgement::Placed(lost(snapshot, SyncReason::HistoryReset));
     }
-    Judgement::Placed(Placement {
-        view,
-        after: id.place(),
-        resumed: true,
-        sync: None,
-    })
+    Judgement::Placed(Placement { view, after: id.place(), resumed: true, sync: None })
 }
 
 /// The client can't have what it asks for: it is told, and goes on where reading the database leaves no gap.
 fn lost(snapshot: &Snapshot, reason: SyncReason) -> Placement {
-    Placement {
-        view: snapshot.view,
-        after: snapshot.restart(),
-        resumed: false,
-        sync: Some(reason),
-    }
+    Placement { view: snapshot.view, after: snapshot.restart(), resumed: false, sync: Some(reason) }
 }
 
 fn now_millis() -> i64 {
-    let since_1970 = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
 }

@@ -121,11 +121,7 @@ impl Stream {
         if self.carried_at.elapsed() > max_age / 4 {
             return true;
         }
-        let snapshot = self
-            .membership
-            .hub
-            .journals()
-            .snapshot(&self.membership.organization);
+        let snapshot = self.membership.hub.journals().snapshot(&self.membership.organization);
         let start = snapshot.floor().0.max(snapshot.view.window_start);
         let head = snapshot.view.head;
         u128::from(head.bytes_since(self.carried.0)) * 4 > u128::from(head.bytes_since(start))
@@ -157,11 +153,7 @@ impl Stream {
         let (control, snapshot) = {
             let control = self.membership.seat.control();
             // Under the lock: a filter that changes later holds from a position that this head does not reach.
-            let snapshot = self
-                .membership
-                .hub
-                .journals()
-                .snapshot(&self.membership.organization);
+            let snapshot = self.membership.hub.journals().snapshot(&self.membership.organization);
             (control.clone(), snapshot)
         };
         if let Some(reason) = control.end {
@@ -201,11 +193,7 @@ impl Stream {
             return self.go_on(SyncReason::SlowConsumer, snapshot.restart());
         };
         let user = &self.membership.seat.user;
-        let reader = Reader {
-            user,
-            role: control.role.as_deref(),
-            filter: &control.filter,
-        };
+        let reader = Reader { user, role: control.role.as_deref(), filter: &control.filter };
         let selected = reader.select(&read.runs, self.after);
         let end = (until.min(snapshot.view.head), 0);
         let reached = selected.stopped_at.unwrap_or(read.covered);
@@ -213,10 +201,7 @@ impl Stream {
         self.behind = reached < end;
         if let Some((reason, place)) = selected.sync {
             self.carry(place);
-            return Step::Send(Batch::Sync {
-                reason,
-                id: self.id(place),
-            });
+            return Step::Send(Batch::Sync { reason, id: self.id(place) });
         }
         if let Some(place) = selected.last_frame {
             self.carry(place);
@@ -229,10 +214,7 @@ impl Stream {
         self.after = after;
         self.behind = true;
         self.carry(after);
-        Step::Send(Batch::Sync {
-            reason,
-            id: self.id(after),
-        })
+        Step::Send(Batch::Sync { reason, id: self.id(after) })
     }
 
     fn carry(&mut self, place: Place) {
@@ -241,11 +223,7 @@ impl Stream {
     }
 
     const fn id(&self, place: Place) -> EventId {
-        EventId {
-            epoch: self.epoch,
-            commit_lsn: place.0,
-            ordinal: place.1,
-        }
+        EventId { epoch: self.epoch, commit_lsn: place.0, ordinal: place.1 }
     }
 }
 

@@ -26,13 +26,7 @@ fn hub(journals: &Arc<Journals>) -> Arc<Hub> {
 
 fn subscription(organization: &str, filter: Filter, start: Start) -> Subscription {
     let organization = OrganizationId::new(organization);
-    Subscription {
-        organization,
-        user: "ann".to_owned(),
-        role: None,
-        filter,
-        start,
-    }
+    Subscription { organization, user: "ann".to_owned(), role: None, filter, start }
 }
 
 /// Opens where nothing must be waited for.
@@ -48,10 +42,7 @@ fn live(hub: &Arc<Hub>, filter: Filter) -> Stream {
 
 /// A stream of this organization that sees everything there is.
 fn live_of(hub: &Arc<Hub>, organization: &str) -> Stream {
-    open(
-        hub,
-        subscription(organization, Filter::default(), Start::Earliest),
-    )
+    open(hub, subscription(organization, Filter::default(), Start::Earliest))
 }
 
 fn names(names: &[&str]) -> Option<BTreeSet<Arc<str>>> {
@@ -59,18 +50,11 @@ fn names(names: &[&str]) -> Option<BTreeSet<Arc<str>>> {
 }
 
 fn tag(name: u16, value: &str) -> Filter {
-    Filter {
-        tags: vec![(name, vec![value.as_bytes().into()])],
-        ..Filter::default()
-    }
+    Filter { tags: vec![(name, vec![value.as_bytes().into()])], ..Filter::default() }
 }
 
 fn id(lsn: u64, ordinal: u32) -> EventId {
-    EventId {
-        epoch: EPOCH,
-        commit_lsn: Lsn::new(lsn),
-        ordinal,
-    }
+    EventId { epoch: EPOCH, commit_lsn: Lsn::new(lsn), ordinal }
 }
 
 fn sync(reason: SyncReason, id: EventId) -> Option<Batch> {

@@ -39,14 +39,8 @@ const EVERYBODY: u16 = u16::MAX;
 /// What entries of a block have in common.
 #[derive(Clone, Debug)]
 pub(crate) enum Label {
-    Data {
-        event_type: Arc<str>,
-        channel: Arc<str>,
-    },
-    Sync {
-        reason: SyncReason,
-        channels: Arc<[Arc<str>]>,
-    },
+    Data { event_type: Arc<str>, channel: Arc<str> },
+    Sync { reason: SyncReason, channels: Arc<[Arc<str>]> },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -148,24 +142,20 @@ impl Block {
 
     pub(crate) fn entries(&self, range: Range<usize>) -> impl Iterator<Item = EntryRef<'_>> {
         let (mut frame, mut tags) = self.offsets(range.start);
-        self.entries
-            .get(range)
-            .unwrap_or_default()
-            .iter()
-            .map_while(move |entry| {
-                let (frame_end, tags_end) = (entry.frame_end as usize, entry.tags_end as usize);
-                let read = EntryRef {
-                    place: entry.place(),
-                    commit_millis: entry.commit_millis,
-                    label: self.labels.get(usize::from(entry.label))?,
-                    label_number: entry.label,
-                    audience: self.audiences.get(usize::from(entry.audience)),
-                    tags: self.tags.get(tags..tags_end)?,
-                    frame: frame..frame_end,
-                };
-                (frame, tags) = (frame_end, tags_end);
-                Some(read)
-            })
+        self.entries.get(range).unwrap_or_default().iter().map_while(move |entry| {
+            let (frame_end, tags_end) = (entry.frame_end as usize, entry.tags_end as usize);
+            let read = EntryRef {
+                place: entry.place(),
+                commit_millis: entry.commit_millis,
+                label: self.labels.get(usize::from(entry.label))?,
+                label_number: entry.label,
+                audience: self.audiences.get(usize::from(entry.audience)),
+                tags: self.tags.get(tags..tags_end)?,
+                frame: frame..frame_end,
+            };
+            (frame, tags) = (frame_end, tags_end);
+            Some(read)
+        })
     }
 
     /// Bytes of frames, tags and index: what filling and batching go by.
@@ -182,9 +172,7 @@ impl Block {
     /// Frame and tag offset at which the entry of this number starts.
     fn offsets(&self, number: usize) -> (usize, usize) {
         let before = number.checked_sub(1).and_then(|number| self.entries.get(number));
-        before.map_or((0, 0), |entry| {
-            (entry.frame_end as usize, entry.tags_end as usize)
-        })
+        before.map_or((0, 0), |entry| (entry.frame_end as usize, entry.tags_end as usize))
     }
 }
 
@@ -221,12 +209,7 @@ impl Builder {
             None => EVERYBODY,
         };
         let label = match &event.kind {
-            Kind::Data {
-                event_type,
-                channel,
-                tags,
-                frame,
-            } => {
+            Kind::Data { event_type, channel, tags, frame } => {
                 self.frames.extend_from_slice(frame);
                 self.tags.extend_from_slice(tags.as_bytes());
                 self.data_label(event_type, channel)
@@ -240,15 +223,12 @@ impl Builder {
     /// Adds the entries of `block`.
     pub(super) fn absorb(&mut self, block: &Block) {
         for entry in block.entries(0..block.len()) {
-            let audience = entry
-                .audience
-                .map_or(EVERYBODY, |audience| self.audience_number(audience));
+            let audience = entry.audience.map_or(EVERYBODY, |audience| self.audience_number(audience));
             let label = match entry.label {
                 Label::Data { event_type, channel } => self.data_label(event_type, channel),
                 Label::Sync { reason, channels } => self.sync_label(*reason, channels),
             };
-            self.frames
-                .extend_from_slice(block.frames.get(entry.frame).unwrap_or_default());
+            self.frames.extend_from_slice(block.frames.get(entry.frame).unwrap_or_default());
             self.tags.extend_from_slice(entry.tags);
             self.index(entry.place.0, entry.place.1, entry.commit_millis, label, audience);
         }
@@ -261,12 +241,7 @@ impl Builder {
         let block = Block {
             first,
             last,
-            newest_millis: self
-                .entries
-                .iter()
-                .map(|entry| entry.commit_millis)
-                .max()
-                .unwrap_or(i64::MIN),
+            newest_millis: self.entries.iter().map(|entry| entry.commit_millis).max().unwrap_or(i64::MIN),
             plain: self.audiences.is_empty() && !self.labels.iter().any(sync),
             tier,
             entries: self.entries.as_slice().into(),
@@ -297,25 +272,14 @@ impl Builder {
         // passes 32 bits.
         let end = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let (frame_end, tags_end) = (end(&self.frames), end(&self.tags));
-        self.entries.push(Entry {
-            commit_lsn,
-            commit_millis,
-            ordinal,
-            frame_end,
-            tags_end,
-            label,
-            audience,
-        });
+        self.entries.push(Entry { commit_lsn, commit_millis, ordinal, frame_end, tags_end, label, audience });
     }
 
     fn data_label(&mut self, event_type: &Arc<str>, channel: &Arc<str>) -> u16 {
         intern(
             &mut self.labels,
             |label| matches!(label, Label::Data { event_type: t, channel: c } if t == event_type && c == channel),
-            || Label::Data {
-                event_type: event_type.clone(),
-                channel: channel.clone(),
-            },
+            || Label::Data { event_type: event_type.clone(), channel: channel.clone() },
         )
     }
 
@@ -323,19 +287,12 @@ impl Builder {
         intern(
             &mut self.labels,
             |label| matches!(label, Label::Sync { reason: r, channels: c } if *r == reason && c == channels),
-            || Label::Sync {
-                reason,
-                channels: channels.clone(),
-            },
+            || Label::Sync { reason, channels: channels.clone() },
         )
     }
 
     fn audience_number(&mut self, audience: &Arc<Audience>) -> u16 {
-        intern(
-            &mut self.audiences,
-            |known| known == audience,
-            || audience.clone(),
-        )
+        intern(&mut self.audiences, |known| known == audience, || audience.clone())
     }
 }
 
@@ -343,11 +300,7 @@ impl Builder {
 /// weighs 32 bytes and two full blocks is the most that is merged), so numbers stay far below [`EVERYBODY`].
 fn intern<T>(items: &mut Vec<T>, equal: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> u16 {
     let recent = items.len().saturating_sub(LOOK_BACK);
-    let known = items
-        .iter()
-        .skip(recent)
-        .rposition(equal)
-        .map(|number| recent + number);
+    let known = items.iter().skip(recent).rposition(equal).map(|number| recent + number);
     let number = known.unwrap_or_else(|| {
         items.push(make());
         items.len() - 1

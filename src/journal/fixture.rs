@@ -44,11 +44,7 @@ pub(crate) fn draft(organization: &str, lsn: u64, ordinal: u32) -> Draft {
 
 impl Draft {
     pub(crate) fn id(&self) -> EventId {
-        EventId {
-            epoch: self.epoch,
-            commit_lsn: Lsn::new(self.lsn),
-            ordinal: self.ordinal,
-        }
+        EventId { epoch: self.epoch, commit_lsn: Lsn::new(self.lsn), ordinal: self.ordinal }
     }
 
     pub(crate) fn frame(&self) -> String {
@@ -58,23 +54,13 @@ impl Draft {
     pub(crate) fn append(&self, journals: &Journals) -> bool {
         let (event_type, channel) = (Arc::from(self.event_type), Arc::from(self.channel));
         let mut tags = Tags::default();
-        self.tags
-            .iter()
-            .for_each(|(name, value)| tags.push(*name, value.as_bytes()));
+        self.tags.iter().for_each(|(name, value)| tags.push(*name, value.as_bytes()));
         let channels: Arc<[Arc<str>]> = [Arc::clone(&channel)].into();
         let frame = self.frame();
         let kind = if self.sync {
-            Kind::Sync {
-                reason: SyncReason::Truncated,
-                channels: &channels,
-            }
+            Kind::Sync { reason: SyncReason::Truncated, channels: &channels }
         } else {
-            Kind::Data {
-                event_type: &event_type,
-                channel: &channel,
-                tags: &tags,
-                frame: frame.as_bytes(),
-            }
+            Kind::Data { event_type: &event_type, channel: &channel, tags: &tags, frame: frame.as_bytes() }
         };
         journals.append(Event {
             id: self.id(),
@@ -95,10 +81,7 @@ pub(crate) fn journals(max_memory: u64, start: u64) -> Arc<Journals> {
 
 /// One transaction of these events, published.
 pub(crate) fn commit(journals: &Journals, drafts: &[Draft]) {
-    assert!(
-        drafts.iter().all(|draft| draft.append(journals)),
-        "refused: {drafts:?}"
-    );
+    assert!(drafts.iter().all(|draft| draft.append(journals)), "refused: {drafts:?}");
     let last = drafts.iter().map(|draft| draft.lsn).max().unwrap_or_default();
     journals.publish(Lsn::new(last + 1));
 }

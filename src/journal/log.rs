@@ -64,16 +64,8 @@ struct State {
 
 impl Log {
     pub(super) fn new(floor: Place) -> Self {
-        let floor = Floor {
-            place: floor,
-            millis: None,
-        };
-        Self {
-            state: RwLock::new(State {
-                floor,
-                blocks: VecDeque::new(),
-            }),
-        }
+        let floor = Floor { place: floor, millis: None };
+        Self { state: RwLock::new(State { floor, blocks: VecDeque::new() }) }
     }
 
     pub(super) fn floor(&self) -> Floor {
@@ -92,11 +84,7 @@ impl Log {
                 return Err(BelowFloor);
             }
             let first = state.blocks.partition_point(|block| block.last() <= after);
-            for block in state
-                .blocks
-                .range(first..)
-                .take_while(|block| block.first() < end)
-            {
+            for block in state.blocks.range(first..).take_while(|block| block.first() < end) {
                 if weight >= max_weight {
                     covered = blocks.last().map_or(after, |block: &Arc<Block>| block.last());
                     break;
@@ -109,18 +97,13 @@ impl Log {
             let range = block.count_to(after)..block.count_before(end);
             (!range.is_empty()).then_some(Run { block, range })
         };
-        Ok(Portion {
-            runs: blocks.into_iter().filter_map(run).collect(),
-            covered: covered.min(end),
-        })
+        Ok(Portion { runs: blocks.into_iter().filter_map(run).collect(), covered: covered.min(end) })
     }
 
     /// Whether an entry of the transaction that committed at `commit_lsn` is kept.
     pub(super) fn names(&self, commit_lsn: Lsn) -> bool {
         let state = self.read_state();
-        let first = state
-            .blocks
-            .partition_point(|block| block.last() < (commit_lsn, 0));
+        let first = state.blocks.partition_point(|block| block.last() < (commit_lsn, 0));
         let Some(block) = state.blocks.get(first) else {
             return false;
         };
@@ -131,10 +114,7 @@ impl Log {
     /// The commit position of the first kept entry that committed at `millis` or later.
     pub(super) fn since(&self, millis: i64) -> Option<Lsn> {
         let state = self.read_state();
-        let block = state
-            .blocks
-            .iter()
-            .find(|block| block.newest_millis() >= millis)?;
+        let block = state.blocks.iter().find(|block| block.newest_millis() >= millis)?;
         let first = block.count_to(state.floor.place);
         block
             .entries(first..block.len())
@@ -147,20 +127,14 @@ impl Log {
         let state = self.read_state();
         let block = state.blocks.front()?;
         let first = block.count_to(state.floor.place);
-        block
-            .entries(first..block.len())
-            .next()
-            .map(|entry| (entry.place.0, entry.commit_millis))
+        block.entries(first..block.len()).next().map(|entry| (entry.place.0, entry.commit_millis))
     }
 
     /// What its blocks cost, and how many there are.
     #[cfg(test)]
     pub(super) fn count(&self) -> (u64, usize) {
         let state = self.read_state();
-        (
-            state.blocks.iter().map(|block| block.cost()).sum(),
-            state.blocks.len(),
-        )
+        (state.blocks.iter().map(|block| block.cost()).sum(), state.blocks.len())
     }
 
     /// Appends blocks and merges what is due; `scratch` is an empty builder. How much more (or less) the log costs.
@@ -188,10 +162,7 @@ impl Log {
     pub(super) fn evict_block(&self) -> Option<u64> {
         let mut state = self.write_state();
         let block = state.blocks.pop_front()?;
-        state.floor = Floor {
-            place: block.last(),
-            millis: Some(block.newest_millis()),
-        };
+        state.floor = Floor { place: block.last(), millis: Some(block.newest_millis()) };
         Some(block.cost())
     }
 
@@ -202,13 +173,8 @@ impl Log {
         let mut state = self.write_state();
         while let Some(block) = state.blocks.front() {
             let first = block.count_to(state.floor.place);
-            let leading = block
-                .entries(first..block.len())
-                .take_while(|e| old(e.place.0, e.commit_millis));
-            let last = leading.last().map(|e| Floor {
-                place: e.place,
-                millis: Some(e.commit_millis),
-            });
+            let leading = block.entries(first..block.len()).take_while(|e| old(e.place.0, e.commit_millis));
+            let last = leading.last().map(|e| Floor { place: e.place, millis: Some(e.commit_millis) });
             let whole = last.is_some_and(|floor| floor.place == block.last());
             let cost = block.cost();
             if let Some(floor) = last {

@@ -44,20 +44,14 @@ impl Snapshot {
     /// Where a stream goes on that can't have what was before: at the newest position whose commits a client that
     /// reads the database now does see.
     pub(crate) fn restart(&self) -> Place {
-        let visible = self
-            .view
-            .visible
-            .map_or(self.view.head, |visible| visible.min(self.view.head));
+        let visible = self.view.visible.map_or(self.view.head, |visible| visible.min(self.view.head));
         self.floor().max((visible, 0))
     }
 
     /// The position before the first entry that committed at `millis` or later; none: there is no such entry.
     pub(crate) fn since(&self, millis: i64) -> Option<Lsn> {
         let own = self.own.as_ref().and_then(|log| log.since(millis));
-        own.into_iter()
-            .chain(self.every.since(millis))
-            .min()
-            .filter(|lsn| *lsn < self.view.head)
+        own.into_iter().chain(self.every.since(millis)).min().filter(|lsn| *lsn < self.view.head)
     }
 
     /// Whether an entry that committed at `millis` or later is known to be evicted.
@@ -73,23 +67,14 @@ impl Snapshot {
         let own = match &self.own {
             Some(log) => log.read(after, below, max_weight)?,
             None if after < self.base => return Err(BelowFloor),
-            None => Portion {
-                runs: Vec::new(),
-                covered: (below, 0),
-            },
+            None => Portion { runs: Vec::new(), covered: (below, 0) },
         };
         let every = self.every.read(after, below, max_weight)?;
         let covered = own.covered.min(every.covered);
         if every.runs.is_empty() && own.covered <= covered {
-            return Ok(Runs {
-                runs: own.runs,
-                covered,
-            });
+            return Ok(Runs { runs: own.runs, covered });
         }
-        Ok(Runs {
-            runs: merge(own.runs, every.runs, covered),
-            covered,
-        })
+        Ok(Runs { runs: merge(own.runs, every.runs, covered), covered })
     }
 
     fn own_floor(&self) -> Place {
@@ -121,10 +106,7 @@ fn merge(left: Vec<Run>, right: Vec<Run>, end: Place) -> Vec<Run> {
             return merged;
         }
         let stop = stop.min(run.range.end);
-        merged.push(Run {
-            block: run.block.clone(),
-            range: run.range.start..stop,
-        });
+        merged.push(Run { block: run.block.clone(), range: run.range.start..stop });
         run.range.start = stop;
         if run.range.is_empty() {
             from.next();

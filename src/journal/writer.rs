@@ -140,15 +140,9 @@ impl Writer {
             let mut slot = Slot::new(organization.clone(), log, self.base);
             if let Some(place) = self.lost {
                 // What was lost may be of this very organization.
-                let floor = Floor {
-                    place,
-                    millis: Some(event.commit_millis),
-                };
+                let floor = Floor { place, millis: Some(event.commit_millis) };
                 self.touched.push(organization.clone());
-                slot.pending = Some(Box::new(Pending {
-                    lost: Some(floor),
-                    ..Pending::default()
-                }));
+                slot.pending = Some(Box::new(Pending { lost: Some(floor), ..Pending::default() }));
             }
             self.slots.insert(organization, slot);
         }
@@ -163,10 +157,7 @@ impl Writer {
         }
         let pending = slot.pending.get_or_insert_with(|| {
             self.touched.push(slot.organization.clone());
-            Box::new(Pending {
-                builder: self.spare.pop().unwrap_or_default(),
-                ..Pending::default()
-            })
+            Box::new(Pending { builder: self.spare.pop().unwrap_or_default(), ..Pending::default() })
         });
         let before = pending.builder.weight() as u64;
         pending.builder.push(event);
@@ -190,12 +181,7 @@ impl Writer {
             lookup.raise_base(self.base);
             // Whose it was is not known any more: everybody looks at the floor.
             let organization = OrganizationId::new(OrganizationId::EVERY);
-            published.push(Touched {
-                organization,
-                last: place.0,
-                blocks: Vec::new(),
-                lost: true,
-            });
+            published.push(Touched { organization, last: place.0, blocks: Vec::new(), lost: true });
         }
         for organization in std::mem::take(&mut self.touched) {
             let Some(slot) = self.slots.get_mut(&organization) else {
@@ -216,20 +202,10 @@ impl Writer {
             slot.bytes = slot.bytes.saturating_sub(counted).saturating_add_signed(change);
             self.bytes = self.bytes.saturating_sub(counted).saturating_add_signed(change);
             slot.last = slot.last.max(pending.last);
-            let Pending {
-                builder,
-                blocks,
-                lost,
-                last,
-            } = *pending;
+            let Pending { builder, blocks, lost, last } = *pending;
             self.keep_spare(builder);
             self.file(&organization);
-            published.push(Touched {
-                organization,
-                last: last.0,
-                blocks,
-                lost: lost.is_some(),
-            });
+            published.push(Touched { organization, last: last.0, blocks, lost: lost.is_some() });
         }
         published
     }
@@ -257,11 +233,7 @@ impl Writer {
     pub(super) fn enforce(&mut self, lookup: &impl Lookup) {
         while self.bytes > self.max_memory {
             let idle = self.idle.len() as u64 * LOG_COST;
-            let largest = self
-                .by_size
-                .last()
-                .filter(|_| idle <= self.max_memory / 4)
-                .cloned();
+            let largest = self.by_size.last().filter(|_| idle <= self.max_memory / 4).cloned();
             if let Some((_, organization)) = largest {
                 let freed = self.slots.get_mut(&organization).map_or(0, Slot::evict_oldest);
                 self.bytes = self.bytes.saturating_sub(freed);
@@ -291,10 +263,7 @@ impl Writer {
             self.file(&organization);
         }
         while let Some((floor, organization)) = self.idle.first().cloned() {
-            let time = self
-                .slots
-                .get(&organization)
-                .and_then(|slot| slot.log.floor().millis);
+            let time = self.slots.get(&organization).and_then(|slot| slot.log.floor().millis);
             if floor > self.base && !old(floor.0, time.unwrap_or(i64::MAX)) {
                 break;
             }
@@ -307,10 +276,7 @@ impl Writer {
     #[cfg(test)]
     pub(super) fn recount(&self) -> u64 {
         let pending = |slot: &Slot| slot.pending.as_ref().map_or(0, |pending| pending.cost());
-        self.slots
-            .values()
-            .map(|slot| LOG_COST + slot.log.count().0 + pending(slot))
-            .sum()
+        self.slots.values().map(|slot| LOG_COST + slot.log.count().0 + pending(slot)).sum()
     }
 
     fn forget(&mut self, organization: &OrganizationId, floor: Place, lookup: &impl Lookup) {
@@ -320,11 +286,7 @@ impl Writer {
         if let Some(slot) = self.slots.remove(organization) {
             give_back(&mut self.slots);
             self.bytes = self.bytes.saturating_sub(LOG_COST);
-            self.lost = self.lost.max(
-                slot.pending
-                    .and_then(|pending| pending.lost)
-                    .map(|floor| floor.place),
-            );
+            self.lost = self.lost.max(slot.pending.and_then(|pending| pending.lost).map(|floor| floor.place));
         }
     }
 
@@ -366,24 +328,11 @@ impl Writer {
 
 impl Slot {
     const fn new(organization: OrganizationId, log: Arc<Log>, floor: Place) -> Self {
-        Self {
-            organization,
-            log,
-            pending: None,
-            last: floor,
-            bytes: 0,
-            size: 0,
-            oldest: None,
-            idle: None,
-        }
+        Self { organization, log, pending: None, last: floor, bytes: 0, size: 0, oldest: None, idle: None }
     }
 
     fn file_size(&mut self, by_size: &mut BTreeSet<(u64, OrganizationId)>) {
-        let size = if self.bytes > 0 {
-            self.bytes / SIZE_STEP + 1
-        } else {
-            0
-        };
+        let size = if self.bytes > 0 { self.bytes / SIZE_STEP + 1 } else { 0 };
         if size == self.size {
             return;
         }
@@ -398,11 +347,8 @@ impl Slot {
 
     /// Evicts the oldest block, published or not. What that frees.
     fn evict_oldest(&mut self) -> u64 {
-        let freed = self
-            .log
-            .evict_block()
-            .or_else(|| self.pending.as_mut()?.evict_oldest())
-            .unwrap_or(self.bytes);
+        let freed =
+            self.log.evict_block().or_else(|| self.pending.as_mut()?.evict_oldest()).unwrap_or(self.bytes);
         self.bytes = self.bytes.saturating_sub(freed);
         freed
     }
@@ -432,10 +378,7 @@ impl Pending {
             freed += block.cost();
             block
         };
-        self.lost = Some(Floor {
-            place: block.last(),
-            millis: Some(block.newest_millis()),
-        });
+        self.lost = Some(Floor { place: block.last(), millis: Some(block.newest_millis()) });
         Some(freed)
     }
 

@@ -36,36 +36,23 @@ pub async fn connect(dsn: &Dsn) -> Result<Client, ConnectError> {
     let options = dsn.options.as_deref().map(|options| ("options", options));
     let session = startup::connect(dsn, options.as_slice()).await?;
     let host = session.host.clone();
-    let failed = |error| ConnectError {
-        host: host.clone(),
-        failure: ConnectFailure::Session(error),
-    };
+    let failed = |error| ConnectError { host: host.clone(), failure: ConnectFailure::Session(error) };
 
     let mut config = tokio_postgres::Config::new();
-    config
-        .user(&dsn.user)
-        .ssl_mode(tokio_postgres::config::SslMode::Disable);
-    let (client, connection) = config
-        .connect_raw(Handover::new(session), NoTls)
-        .await
-        .map_err(failed)?;
+    config.user(&dsn.user).ssl_mode(tokio_postgres::config::SslMode::Disable);
+    let (client, connection) = config.connect_raw(Handover::new(session), NoTls).await.map_err(failed)?;
     let (dropped, on_drop) = oneshot::channel();
     tokio::spawn(drive(connection, on_drop));
 
     let format = client.batch_execute(SESSION_FORMAT);
     match dsn.connect_timeout {
-        Some(limit) => timeout(limit, format).await.map_err(|_| ConnectError {
-            host: host.clone(),
-            failure: ConnectFailure::Timeout(limit),
-        })?,
+        Some(limit) => timeout(limit, format)
+            .await
+            .map_err(|_| ConnectError { host: host.clone(), failure: ConnectFailure::Timeout(limit) })?,
         None => format.await,
     }
     .map_err(failed)?;
-    Ok(Client {
-        client,
-        host,
-        _dropped: dropped,
-    })
+    Ok(Client { client, host, _dropped: dropped })
 }
 
 impl Client {

@@ -35,11 +35,7 @@ pub const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What needs no escape in any part of a URL that [`Dsn`] prints.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A database and how to connect to it. Every connection is made from one of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,21 +113,14 @@ pub enum ChannelBinding {
 impl Dsn {
     /// Reads a `postgres://` or `postgresql://` URL, or `keyword=value` pairs.
     pub fn parse(text: &str) -> Result<Self, DsnError> {
-        let settings = if text.contains("://") {
-            url::parse(text)?
-        } else {
-            keywords::parse(text)?
-        };
+        let settings = if text.contains("://") { url::parse(text)? } else { keywords::parse(text)? };
         settings.into_dsn()
     }
 
     /// The same server and user, another database.
     #[must_use]
     pub fn with_database(&self, database: &str) -> Self {
-        Self {
-            database: database.to_owned(),
-            ..self.clone()
-        }
+        Self { database: database.to_owned(), ..self.clone() }
     }
 
     /// The text's own password, or the password file's for this host. The file is read each time: it may be rotated.
@@ -140,11 +129,7 @@ impl Dsn {
         if self.password.is_some() {
             return self.password.clone();
         }
-        let wanted = passfile::Wanted {
-            host,
-            database: &self.database,
-            user: &self.user,
-        };
+        let wanted = passfile::Wanted { host, database: &self.database, user: &self.user };
         passfile::lookup(self.passfile.as_deref()?, &wanted)
     }
 }
@@ -177,12 +162,7 @@ impl fmt::Display for Dsn {
                 }
             }
         }
-        write!(
-            f,
-            "/{}?sslmode={}",
-            escaped(&self.database),
-            self.ssl.mode.as_str()
-        )
+        write!(f, "/{}?sslmode={}", escaped(&self.database), self.ssl.mode.as_str())
     }
 }
 
@@ -206,13 +186,8 @@ impl fmt::Display for Host {
 }
 
 impl SslMode {
-    pub(super) const ALL: [Self; 5] = [
-        Self::Disable,
-        Self::Prefer,
-        Self::Require,
-        Self::VerifyCa,
-        Self::VerifyFull,
-    ];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Disable, Self::Prefer, Self::Require, Self::VerifyCa, Self::VerifyFull];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -23,13 +23,7 @@ pub struct ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} (SQLSTATE {})",
-            self.severity,
-            self.message,
-            self.sqlstate.code()
-        )?;
+        write!(f, "{}: {} (SQLSTATE {})", self.severity, self.message, self.sqlstate.code())?;
         for (name, text) in [("detail", &self.detail), ("hint", &self.hint)] {
             if let Some(text) = text {
                 write!(f, "; {name}: {text}")?;
@@ -81,18 +75,11 @@ pub enum ProtocolError {
     #[error("a replication message of unknown kind {}", quoted(*.kind))]
     ReplicationKind { kind: u8 },
     #[error("the answer to {command} lacks {what}")]
-    Answer {
-        command: &'static str,
-        what: &'static str,
-    },
+    Answer { command: &'static str, what: &'static str },
 }
 
 fn quoted(byte: u8) -> String {
-    if byte.is_ascii_graphic() {
-        format!("'{}'", char::from(byte))
-    } else {
-        format!("0x{byte:02X}")
-    }
+    if byte.is_ascii_graphic() { format!("'{}'", char::from(byte)) } else { format!("0x{byte:02X}") }
 }
 
 /// No connection, and to which host.

@@ -42,11 +42,7 @@ fn find(text: &str, wanted: &Wanted<'_>) -> Option<Secret> {
     let dir;
     let host = match wanted.host {
         Host::Tcp { host, .. } => host.as_str(),
-        Host::Unix { dir, .. }
-            if DEFAULT_SOCKET_DIRS
-                .iter()
-                .any(|default| dir == Path::new(default)) =>
-        {
+        Host::Unix { dir, .. } if DEFAULT_SOCKET_DIRS.iter().any(|default| dir == Path::new(default)) => {
             "localhost"
         }
         Host::Unix { dir: other, .. } => {
@@ -54,16 +50,14 @@ fn find(text: &str, wanted: &Wanted<'_>) -> Option<Secret> {
             &dir
         }
     };
-    text.lines()
-        .filter(|line| !line.starts_with('#'))
-        .find_map(|line| {
-            let mut rest = line;
-            for field in [host, &port, wanted.database, wanted.user] {
-                rest = after_field(rest, field)?;
-            }
-            let (password, _) = unescape_until_colon(rest);
-            (!password.is_empty()).then(|| Secret::new(password))
-        })
+    text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
+        let mut rest = line;
+        for field in [host, &port, wanted.database, wanted.user] {
+            rest = after_field(rest, field)?;
+        }
+        let (password, _) = unescape_until_colon(rest);
+        (!password.is_empty()).then(|| Secret::new(password))
+    })
 }
 
 /// What stands behind the line's next field, when that field is `*` or this text.
@@ -94,22 +88,11 @@ mod tests {
     use super::*;
 
     fn password(text: &str, host: &Host) -> Option<String> {
-        find(
-            text,
-            &Wanted {
-                host,
-                database: "app",
-                user: "ada",
-            },
-        )
-        .map(|secret| secret.expose().to_owned())
+        find(text, &Wanted { host, database: "app", user: "ada" }).map(|secret| secret.expose().to_owned())
     }
 
     fn tcp(host: &str) -> Host {
-        Host::Tcp {
-            host: host.to_owned(),
-            port: 5432,
-        }
+        Host::Tcp { host: host.to_owned(), port: 5432 }
     }
 
     #[test]
@@ -123,29 +106,17 @@ mod tests {
 
     #[test]
     fn escapes_hold_colons_and_backslashes() {
-        assert_eq!(
-            password(r"\:\:1:5432:app:ada:a\:b\\c:rest", &tcp("::1")).as_deref(),
-            Some(r"a:b\c")
-        );
+        assert_eq!(password(r"\:\:1:5432:app:ada:a\:b\\c:rest", &tcp("::1")).as_deref(), Some(r"a:b\c"));
         assert_eq!(password(r"*:*:*:*:ends\", &tcp("db")).as_deref(), Some("ends"));
     }
 
     #[test]
     fn default_socket_directories_are_localhost() {
         let line = "localhost:5432:app:ada:yes";
-        let unix = |dir: &str| Host::Unix {
-            dir: dir.into(),
-            port: 5432,
-        };
-        assert_eq!(
-            password(line, &unix("/var/run/postgresql")).as_deref(),
-            Some("yes")
-        );
+        let unix = |dir: &str| Host::Unix { dir: dir.into(), port: 5432 };
+        assert_eq!(password(line, &unix("/var/run/postgresql")).as_deref(), Some("yes"));
         assert_eq!(password(line, &unix("/srv/pg")), None);
-        assert_eq!(
-            password("/srv/pg:5432:app:ada:own", &unix("/srv/pg")).as_deref(),
-            Some("own")
-        );
+        assert_eq!(password("/srv/pg:5432:app:ada:own", &unix("/srv/pg")).as_deref(), Some("own"));
     }
 
     #[test]
@@ -160,11 +131,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "*:*:*:*:secret\n").unwrap();
         let host = tcp("db");
-        let wanted = Wanted {
-            host: &host,
-            database: "app",
-            user: "ada",
-        };
+        let wanted = Wanted { host: &host, database: "app", user: "ada" };
         for (mode, used) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false)] {
             std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(lookup(file.path(), &wanted).is_some(), used, "{mode:o}");

@@ -26,24 +26,10 @@ pub enum LogicalMessage {
     Origin(Origin),
     Relation(Relation),
     Type(Type),
-    Insert {
-        relation: RelationId,
-        new: Tuple,
-    },
-    Update {
-        relation: RelationId,
-        old: Option<OldTuple>,
-        new: Tuple,
-    },
-    Delete {
-        relation: RelationId,
-        old: OldTuple,
-    },
-    Truncate {
-        relations: Vec<RelationId>,
-        cascade: bool,
-        restart_identity: bool,
-    },
+    Insert { relation: RelationId, new: Tuple },
+    Update { relation: RelationId, old: Option<OldTuple>, new: Tuple },
+    Delete { relation: RelationId, old: OldTuple },
+    Truncate { relations: Vec<RelationId>, cascade: bool, restart_identity: bool },
     Message(EmittedMessage),
 }
 

@@ -51,32 +51,15 @@ impl ReplicationConnection {
             None => SESSION_FORMAT.to_owned(),
         };
         let session = startup::connect(dsn, &[("replication", "database"), ("options", &options)]).await?;
-        let reported = session
-            .parameters
-            .get("server_version")
-            .map_or("", String::as_str);
-        let failed = |error: StreamError| ConnectError {
-            host: session.host.clone(),
-            failure: error.into(),
-        };
+        let reported = session.parameters.get("server_version").map_or("", String::as_str);
+        let failed = |error: StreamError| ConnectError { host: session.host.clone(), failure: error.into() };
         let server_version = version_number(reported).ok_or_else(|| {
-            failed(
-                ProtocolError::Answer {
-                    command: "the startup message",
-                    what: "server_version",
-                }
-                .into(),
-            )
+            failed(ProtocolError::Answer { command: "the startup message", what: "server_version" }.into())
         })?;
         if server_version < OLDEST_SERVER {
-            return Err(failed(StreamError::TooOld {
-                version: reported.to_owned(),
-            }));
+            return Err(failed(StreamError::TooOld { version: reported.to_owned() }));
         }
-        Ok(Self {
-            wire: session.wire,
-            server_version,
-        })
+        Ok(Self { wire: session.wire, server_version })
     }
 
     /// As `server_version_num`: 150018 is 15.18.
@@ -88,10 +71,7 @@ impl ReplicationConnection {
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, StreamError> {
         const COMMAND: &str = "IDENTIFY_SYSTEM";
         let rows = self.simple_query(COMMAND).await?;
-        let lacks = |what| ProtocolError::Answer {
-            command: COMMAND,
-            what,
-        };
+        let lacks = |what| ProtocolError::Answer { command: COMMAND, what };
         let row = rows.first().ok_or_else(|| lacks("its row"))?;
         Ok(SystemIdentity {
             system_id: row.get("systemid").ok_or_else(|| lacks("systemid"))?.to_owned(),
@@ -118,20 +98,11 @@ impl ReplicationConnection {
             SLOT_OPTIONS_SINCE.. => "(SNAPSHOT 'nothing')",
             _ => "NOEXPORT_SNAPSHOT",
         };
-        let rows = self
-            .simple_query(&format!(
-                "{COMMAND} {} LOGICAL pgoutput {options}",
-                identifier(name)
-            ))
-            .await?;
-        let point = rows
-            .first()
-            .and_then(|row| row.get("consistent_point"))
-            .and_then(|text| text.parse().ok());
-        Ok(point.ok_or(ProtocolError::Answer {
-            command: COMMAND,
-            what: "consistent_point",
-        })?)
+        let rows =
+            self.simple_query(&format!("{COMMAND} {} LOGICAL pgoutput {options}", identifier(name))).await?;
+        let point =
+            rows.first().and_then(|row| row.get("consistent_point")).and_then(|text| text.parse().ok());
+        Ok(point.ok_or(ProtocolError::Answer { command: COMMAND, what: "consistent_point" })?)
     }
 
     /// Any command, or SQL: rows of text. The rows of several statements follow one another.
@@ -173,21 +144,12 @@ fn literal(text: &str) -> String {
 
 /// `15.18 (Debian …)` to 150018, `18beta1` to 180000, `9.6.3` to 90603.
 fn version_number(text: &str) -> Option<u32> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let mut parts = text
-        .get(..end)?
-        .split('.')
-        .map(|part| part.parse::<u32>().ok().filter(|n| *n < 10_000));
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let mut parts = text.get(..end)?.split('.').map(|part| part.parse::<u32>().ok().filter(|n| *n < 10_000));
     let major = parts.next()??;
     let second = parts.next().flatten().unwrap_or(0);
     let third = parts.next().flatten().unwrap_or(0);
-    Some(if major >= 10 {
-        major * 10_000 + second
-    } else {
-        major * 10_000 + second * 100 + third
-    })
+    Some(if major >= 10 { major * 10_000 + second } else { major * 10_000 + second * 100 + third })
 }
 
 #[cfg(test)]

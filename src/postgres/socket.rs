@@ -33,9 +33,9 @@ impl Socket {
     /// Without TLS yet. A name with several addresses shares the limit out, so that one dead address is survived.
     pub(super) async fn open(host: &Host, limit: Option<Duration>) -> io::Result<Self> {
         match host {
-            Host::Unix { dir, port } => Ok(Self::Unix(
-                UnixStream::connect(dir.join(format!(".s.PGSQL.{port}"))).await?,
-            )),
+            Host::Unix { dir, port } => {
+                Ok(Self::Unix(UnixStream::connect(dir.join(format!(".s.PGSQL.{port}"))).await?))
+            }
             Host::Tcp { host, port } => {
                 let addresses: Vec<SocketAddr> =
                     tokio::net::lookup_host((host.as_str(), *port)).await?.collect();
@@ -57,9 +57,9 @@ impl Socket {
 async fn connect_tcp(address: SocketAddr, limit: Option<Duration>) -> io::Result<TcpStream> {
     let connecting = TcpStream::connect(address);
     let stream = match limit {
-        Some(limit) => timeout(limit, connecting)
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?,
+        Some(limit) => {
+            timeout(limit, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        }
         None => connecting.await,
     }?;
     stream.set_nodelay(true)?;

@@ -37,10 +37,7 @@ pub(super) async fn connect(dsn: &Dsn, extra: &[(&str, &str)]) -> Result<Session
     let mut hosts = dsn.hosts.iter().peekable();
     loop {
         let Some(host) = hosts.next() else {
-            return Err(ConnectError {
-                host: no_host(),
-                failure: no_host_failure(),
-            });
+            return Err(ConnectError { host: no_host(), failure: no_host_failure() });
         };
         match connect_host(dsn, host, extra).await {
             Ok(session) => return Ok(session),
@@ -48,10 +45,7 @@ pub(super) async fn connect(dsn: &Dsn, extra: &[(&str, &str)]) -> Result<Session
                 tracing::debug!(%host, %failure, "trying the next host");
             }
             Err(failure) => {
-                return Err(ConnectError {
-                    host: host.clone(),
-                    failure,
-                });
+                return Err(ConnectError { host: host.clone(), failure });
             }
         }
     }
@@ -59,10 +53,7 @@ pub(super) async fn connect(dsn: &Dsn, extra: &[(&str, &str)]) -> Result<Session
 
 /// Only a [`Dsn`] made by hand has no hosts.
 fn no_host() -> Host {
-    Host::Tcp {
-        host: String::new(),
-        port: 0,
-    }
+    Host::Tcp { host: String::new(), port: 0 }
 }
 
 fn no_host_failure() -> ConnectFailure {
@@ -71,9 +62,9 @@ fn no_host_failure() -> ConnectFailure {
 
 fn may_pass_elsewhere(failure: &ConnectFailure) -> bool {
     match failure {
-        ConnectFailure::Stream(error) => error
-            .sqlstate()
-            .is_none_or(|code| *code == SqlState::CANNOT_CONNECT_NOW),
+        ConnectFailure::Stream(error) => {
+            error.sqlstate().is_none_or(|code| *code == SqlState::CANNOT_CONNECT_NOW)
+        }
         ConnectFailure::Authentication(_) | ConnectFailure::Session(_) => false,
         ConnectFailure::Unreachable(_) | ConnectFailure::Timeout(_) | ConnectFailure::Tls(_) => true,
     }
@@ -95,10 +86,9 @@ async fn connect_host(dsn: &Dsn, host: &Host, extra: &[(&str, &str)]) -> Result<
 
 fn is_tls_failure(failure: &ConnectFailure) -> bool {
     match failure {
-        ConnectFailure::Tls(error) => matches!(
-            error,
-            TlsError::Handshake(_) | TlsError::NotOffered | TlsError::Name { .. }
-        ),
+        ConnectFailure::Tls(error) => {
+            matches!(error, TlsError::Handshake(_) | TlsError::NotOffered | TlsError::Name { .. })
+        }
         ConnectFailure::Stream(error) => {
             error.sqlstate() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
         }
@@ -113,16 +103,12 @@ async fn connect_once(
     try_tls: bool,
 ) -> Result<Session, ConnectFailure> {
     let connecting = async {
-        let socket = Socket::open(host, dsn.connect_timeout)
-            .await
-            .map_err(ConnectFailure::Unreachable)?;
+        let socket = Socket::open(host, dsn.connect_timeout).await.map_err(ConnectFailure::Unreachable)?;
         let (socket, binding) = secure(socket, dsn, host, try_tls).await?;
         start(Wire::new(socket), dsn, host, extra, binding).await
     };
     match dsn.connect_timeout {
-        Some(limit) => timeout(limit, connecting)
-            .await
-            .map_err(|_| ConnectFailure::Timeout(limit))?,
+        Some(limit) => timeout(limit, connecting).await.map_err(|_| ConnectFailure::Timeout(limit))?,
         None => connecting.await,
     }
 }
@@ -167,12 +153,7 @@ async fn start(
     wire.set_authenticated();
     let mut prelude = BytesMut::from(&accepted.bytes[..]);
     let parameters = parameters(&mut wire, &mut prelude).await?;
-    Ok(Session {
-        wire,
-        host: host.clone(),
-        parameters,
-        prelude,
-    })
+    Ok(Session { wire, host: host.clone(), parameters, prelude })
 }
 
 /// Reads up to ReadyForQuery.
@@ -197,8 +178,5 @@ async fn parameters(wire: &mut Wire, prelude: &mut BytesMut) -> Result<HashMap<S
 fn parameter(frame: &Frame) -> Option<(String, String)> {
     let (name, rest) = cstr(frame.body())?;
     let (value, _) = cstr(rest)?;
-    Some((
-        String::from_utf8_lossy(name).into_owned(),
-        String::from_utf8_lossy(value).into_owned(),
-    ))
+    Some((String::from_utf8_lossy(name).into_owned(), String::from_utf8_lossy(value).into_owned()))
 }

@@ -29,9 +29,7 @@ impl PgTimestamp {
     /// This machine's clock.
     #[must_use]
     pub fn now() -> Self {
-        let since_1970 = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let micros = i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX);
         Self(micros.saturating_sub(POSTGRES_EPOCH_UNIX_SECONDS * 1_000_000))
     }

@@ -43,14 +43,9 @@ pub(super) async fn negotiate(mut stream: TcpStream, host: &str, ssl: &Ssl) -> R
         // An error text; nobody has proved to be the server, so it is not shown.
         _ => return Err(TlsError::NotOffered.into()),
     }
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::Name {
-        host: host.to_owned(),
-    })?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::Name { host: host.to_owned() })?;
     let connector = TlsConnector::from(Arc::new(config(ssl)?));
-    let stream = connector
-        .connect(name, stream)
-        .await
-        .map_err(TlsError::Handshake)?;
+    let stream = connector.connect(name, stream).await.map_err(TlsError::Handshake)?;
     Ok(Offer::Tls(Box::new(stream)))
 }
 
@@ -73,10 +68,8 @@ fn config(ssl: &Ssl) -> Result<ClientConfig, TlsError> {
         None => Ok(builder.with_no_client_auth()),
         Some(client) => {
             let chain = certificates(&client.certificate)?;
-            let key = PrivateKeyDer::from_pem_file(&client.key).map_err(|error| TlsError::File {
-                path: client.key.clone(),
-                problem: error.to_string(),
-            })?;
+            let key = PrivateKeyDer::from_pem_file(&client.key)
+                .map_err(|error| TlsError::File { path: client.key.clone(), problem: error.to_string() })?;
             builder.with_client_auth_cert(chain, key).map_err(unusable)
         }
     }
@@ -106,28 +99,16 @@ fn verifier(ssl: &Ssl, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerC
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let failed = |problem: String| TlsError::File {
-        path: path.to_owned(),
-        problem,
-    };
+    let failed = |problem: String| TlsError::File { path: path.to_owned(), problem };
     let read = CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
-    let found: Vec<_> = read
-        .collect::<Result<_, _>>()
-        .map_err(|error| failed(error.to_string()))?;
-    if found.is_empty() {
-        Err(failed("no certificate in it".to_owned()))
-    } else {
-        Ok(found)
-    }
+    let found: Vec<_> = read.collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))?;
+    if found.is_empty() { Err(failed("no certificate in it".to_owned())) } else { Ok(found) }
 }
 
 fn system_roots() -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
-        let problem = found
-            .errors
-            .first()
-            .map_or_else(|| "none found".to_owned(), ToString::to_string);
+        let problem = found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
         return Err(TlsError::NoSystemRoots { problem });
     }
     Ok(found.certs)
@@ -138,9 +119,7 @@ fn store(roots: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsError>
     let mut store = RootCertStore::empty();
     let (added, _) = store.add_parsable_certificates(roots);
     if added == 0 {
-        return Err(TlsError::Configuration(
-            "none of the trusted certificates can be used".to_owned(),
-        ));
+        return Err(TlsError::Configuration("none of the trusted certificates can be used".to_owned()));
     }
     Ok(store)
 }

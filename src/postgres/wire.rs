@@ -47,18 +47,13 @@ impl Frame {
     }
 
     pub(super) fn unexpected(&self, expected: &'static str) -> ProtocolError {
-        ProtocolError::Unexpected {
-            tag: self.tag,
-            expected,
-        }
+        ProtocolError::Unexpected { tag: self.tag, expected }
     }
 
     /// This ErrorResponse.
     pub(super) fn server_error(&self) -> StreamError {
-        ServerError::parse(self.body()).map_or_else(
-            || self.malformed().into(),
-            |error| StreamError::Server(Box::new(error)),
-        )
+        ServerError::parse(self.body())
+            .map_or_else(|| self.malformed().into(), |error| StreamError::Server(Box::new(error)))
     }
 
     pub(super) fn log_notice(&self) {
@@ -126,10 +121,7 @@ impl Wire {
         if self.input.len() < total {
             return Ok(None);
         }
-        Ok(Some(Frame {
-            tag,
-            bytes: self.input.split_to(total).freeze(),
-        }))
+        Ok(Some(Frame { tag, bytes: self.input.split_to(total).freeze() }))
     }
 
     /// The next message. Sends first what waits to be sent.

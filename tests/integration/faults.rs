@@ -111,11 +111,18 @@ async fn a_dropped_slot_is_made_again_and_streams_are_told() {
     let slots = "pg_replication_slots where database = current_database()";
     eventually("the slot is dropped", || async {
         app.sql(&format!("select pg_terminate_backend(active_pid) from {slots} and active")).await;
-        app.try_sql(&format!("select pg_drop_replication_slot(slot_name) from {slots}")).await.is_ok().then_some(())
+        app.try_sql(&format!("select pg_drop_replication_slot(slot_name) from {slots}"))
+            .await
+            .is_ok()
+            .then_some(())
     })
     .await;
     let told = stream.event().await.json();
-    assert_eq!((&told["type"], &told["data"]["reason"]), (&json!("data.sync"), &json!("history_reset")), "{told}");
+    assert_eq!(
+        (&told["type"], &told["data"]["reason"]),
+        (&json!("data.sync"), &json!("history_reset")),
+        "{told}"
+    );
     app.ready().await;
     app.sql("select walcast.emit('o1', 'done', '1')").await;
     assert_eq!(stream.events_until(done).await.len(), 1);
@@ -125,7 +132,8 @@ async fn a_dropped_slot_is_made_again_and_streams_are_told() {
 async fn a_second_worker_waits_and_takes_over() {
     let mut app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
-    let second = walcast::app::App::start(app.config.clone(), app.dsn.clone(), true).await.expect("a second worker");
+    let second =
+        walcast::app::App::start(app.config.clone(), app.dsn.clone(), true).await.expect("a second worker");
     let word = async || crate::bench::http::Request::get("/readyz").fetch(second.address()).await.body;
     eventually("the second stands by", || async { (word().await.trim() == "standby").then_some(()) }).await;
     app.sql("select walcast.emit('o1', 'a', '1')").await;

@@ -392,7 +392,12 @@ async fn every_event_type_has_its_exact_envelope() {
         let (_, events) = events.split_last().expect("the last one");
         assert_eq!(events.len(), case.events.len(), "{}: {events:#?}", case.name);
         for (event, (event_type, channel, data)) in events.iter().zip(case.events) {
-            assert_eq!(event.raw, envelope(event, &committed, event_type, "o1", channel, data), "{}", case.name);
+            assert_eq!(
+                event.raw,
+                envelope(event, &committed, event_type, "o1", channel, data),
+                "{}",
+                case.name
+            );
         }
     }
 }
@@ -410,7 +415,8 @@ async fn a_system_alert_reaches_every_organization_in_one_frame() {
             ")"
         ))
         .await;
-    let data = r#"{"id":"s1","severity":"high","message":"Soon","createdAt":"2026-01-02T03:04:05.678+00:00"}"#;
+    let data =
+        r#"{"id":"s1","severity":"high","message":"Soon","createdAt":"2026-01-02T03:04:05.678+00:00"}"#;
     for stream in &mut streams {
         let event = stream.event().await;
         assert_eq!(event.raw, envelope(&event, &committed, "system.alert", "*", "system", data));

@@ -43,7 +43,10 @@ async fn an_id_of_another_organization_is_not_trusted() {
     let connected = second.data().await;
     assert_eq!(connected.json()["resumed"], false, "{}", connected.raw);
     let told = second.data().await;
-    assert_eq!((&told.json()["type"], &told.json()["data"]["reason"]), (&json!("data.sync"), &json!("history_reset")));
+    assert_eq!(
+        (&told.json()["type"], &told.json()["data"]["reason"]),
+        (&json!("data.sync"), &json!("history_reset"))
+    );
 }
 
 #[tokio::test]
@@ -62,7 +65,8 @@ async fn refusals_are_the_same_for_every_organization_existing_or_not() {
     assert_eq!(foreign.error(), (403, "forbidden".to_owned()));
     assert_eq!(foreign.body, absent.body);
     let stranger = token_with("stranger", json!({}));
-    let refused = Request::get("/api/realtime/stream?organizationId=o1").bearer(&stranger).fetch(app.address).await;
+    let refused =
+        Request::get("/api/realtime/stream?organizationId=o1").bearer(&stranger).fetch(app.address).await;
     assert_eq!(refused.body, foreign.body);
     let every = ask("*").await;
     assert_eq!((every.head.status, &every.body), (403, &foreign.body));
@@ -104,7 +108,10 @@ async fn a_row_that_moves_between_organizations_is_deleted_in_one_and_inserted_i
     let mut second = app.open(&two, "&channel=devices").await;
     app.sql("update devices set organization_id = 'o2', name = 'D of two' where id = 'd1'").await;
     let left = first.event().await.json();
-    assert_eq!((&left["type"], &left["data"]), (&json!("device_removed"), &json!({"deviceId": "d1", "deviceName": "D"})));
+    assert_eq!(
+        (&left["type"], &left["data"]),
+        (&json!("device_removed"), &json!({"deviceId": "d1", "deviceName": "D"}))
+    );
     let came = second.event().await.json();
     assert_eq!(
         (&came["type"], &came["data"]),

@@ -83,7 +83,8 @@ async fn drain_of_a_backlog_beside_pg_recvlogical() {
         let began = Instant::now();
         let worker = WorkerProcess::start(&app.url, &[("WALCAST_REPLAY_MAX_WAL", "8GiB")]).await;
         let ours = began.elapsed();
-        let (cpu, resident, peak) = (cpu_seconds(worker.pid()), resident_mib(worker.pid()), peak_mib(worker.pid()));
+        let (cpu, resident, peak) =
+            (cpu_seconds(worker.pid()), resident_mib(worker.pid()), peak_mib(worker.pid()));
         worker.kill().await;
         let rate = |took: Duration| f64::from(CHANGES) / took.as_secs_f64();
         println!(
@@ -115,7 +116,8 @@ async fn memory_of_one_transaction_of_a_million_rows() {
         user: "u1".to_owned(),
         token: crate::bench::app::token_with("u1", serde_json::json!({})),
     };
-    let request = crate::bench::http::Request::get(TestApp::target(&member, "&channel=custom")).bearer(&member.token);
+    let request =
+        crate::bench::http::Request::get(TestApp::target(&member, "&channel=custom")).bearer(&member.token);
     let mut stream = crate::bench::sse::Stream::open(worker.address, request).await;
     stream.data().await;
     let began = Instant::now();

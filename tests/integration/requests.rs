@@ -55,7 +55,8 @@ async fn a_missing_or_bad_credential_is_401_and_never_a_fall_back() {
     let expired = token_with("u1", json!({ "exp": 1 }));
     let endless = {
         let key = jsonwebtoken::EncodingKey::from_secret(JWT_SECRET.as_bytes());
-        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &json!({ "sub": "u1" }), &key).expect("a token")
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &json!({ "sub": "u1" }), &key)
+            .expect("a token")
     };
     let forged = {
         let key = jsonwebtoken::EncodingKey::from_secret(b"some other secret of enough length!!");
@@ -64,7 +65,8 @@ async fn a_missing_or_bad_credential_is_401_and_never_a_fall_back() {
     };
     // {"alg":"none"} over the same claims.
     let none = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{}.", good.split('.').nth(1).expect("claims"));
-    let swapped = format!("{}.{}", good.rsplit_once('.').expect("signed").0, forged.rsplit_once('.').expect("s").1);
+    let swapped =
+        format!("{}.{}", good.rsplit_once('.').expect("signed").0, forged.rsplit_once('.').expect("s").1);
     for bad in [&expired, &endless, &forged, &none, &swapped, "x", "", "a.b.c"] {
         let answers = [
             native("organizationId=o1").bearer(bad),
@@ -144,7 +146,8 @@ async fn the_header_names_the_start_before_the_parameter_does() {
 async fn filters_are_and_between_names_and_or_within_one() {
     let app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
-    let mut stream = app.open(&member, "&channel=devices,telemetry&deviceId=d1,d2&types=new_device,new_telemetry").await;
+    let mut stream =
+        app.open(&member, "&channel=devices,telemetry&deviceId=d1,d2&types=new_device,new_telemetry").await;
     let device = |id: &str| {
         format!(
             "insert into devices (id, organization_id, name, model, status)
@@ -157,7 +160,9 @@ async fn filters_are_and_between_names_and_or_within_one() {
     app.sql(&device("d1")).await;
     app.sql("insert into lots (organization_id, name, total_slots, occupied) values ('o1', 'L', 1, 0)").await;
     app.sql(&device("d2")).await;
-    for (event_type, id) in [("new_device", "d1"), ("new_telemetry", "d1"), ("new_device", "d2"), ("new_telemetry", "d2")] {
+    for (event_type, id) in
+        [("new_device", "d1"), ("new_telemetry", "d1"), ("new_device", "d2"), ("new_telemetry", "d2")]
+    {
         let event = stream.event().await.json();
         assert_eq!((&event["type"], &event["data"]["deviceId"]), (&json!(event_type), &json!(id)));
     }
@@ -180,7 +185,8 @@ async fn a_row_is_seen_leaving_a_filter() {
 
 #[tokio::test]
 async fn presets_speak_as_their_front_ends_expect() {
-    let app = TestApp::builder().config(|config| config.http.keepalive = Duration::from_secs(1)).start().await;
+    let app =
+        TestApp::builder().config(|config| config.http.keepalive = Duration::from_secs(1)).start().await;
     let member = app.member("o1", "u1", "admin").await;
     // The only organization of the user, and parameters that the preset does not know.
     let keepalives = [
@@ -267,12 +273,16 @@ async fn listed_origins_may_read_errors_too_and_others_may_not() {
     let other = ask("GET", "https://evil.example.com").await;
     assert_eq!(other.header("access-control-allow-origin"), None);
     let preflight = ask("OPTIONS", "https://app.example.com").await;
-    assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (204, Some("https://app.example.com")));
+    assert_eq!(
+        (preflight.status, preflight.header("access-control-allow-origin")),
+        (204, Some("https://app.example.com"))
+    );
 }
 
 #[tokio::test]
 async fn a_cookie_counts_from_its_own_origin_alone() {
-    let app = TestApp::builder().config(|config| config.access.cookie = Some("session".to_owned())).start().await;
+    let app =
+        TestApp::builder().config(|config| config.access.cookie = Some("session".to_owned())).start().await;
     let member = app.member("o1", "u1", "admin").await;
     let cookie = format!("theme=dark; session={}", member.token);
     let ask = async |headers: &[(&str, &str)]| {
@@ -294,7 +304,8 @@ async fn a_cookie_counts_from_its_own_origin_alone() {
 async fn a_stream_ends_at_its_tokens_expiry() {
     let app = TestApp::start().await;
     app.member("o1", "u1", "admin").await;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
     let brief = Member {
         organization: "o1".to_owned(),
         user: "u1".to_owned(),
@@ -336,7 +347,8 @@ async fn malformed_requests_stop_nobody_else() {
         "GET / HTTP/9.9\r\n\r\n".to_owned(),
         format!("GET /{endless} HTTP/1.1\r\nHost: x\r\n\r\n"),
         format!("GET / HTTP/1.1\r\nHost: x\r\nX: {endless}\r\n\r\n"),
-        "GET /api/realtime/stream?organizationId=%ff%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(),
+        "GET /api/realtime/stream?organizationId=%ff%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            .to_owned(),
     ] {
         let mut socket = tokio::net::TcpStream::connect(app.address).await.expect("the worker listens");
         // It may hang up before it has read everything.

@@ -35,7 +35,8 @@ async fn after_kill_9_the_same_ids_name_the_same_events_and_nothing_is_lost() {
     assert_eq!(raw(&replayed), raw(&before), "byte for byte");
 
     let middle = before[4].id.clone().expect("an id");
-    let mut resumed = open(&worker, &member.token, &format!("&channel=devices,custom&lastEventId={middle}")).await;
+    let mut resumed =
+        open(&worker, &member.token, &format!("&channel=devices,custom&lastEventId={middle}")).await;
     let mut rest = resumed.events_until(done).await;
     assert_eq!(raw(&rest), raw(&before[5..]), "from the id on, once each");
     rest = resumed.events_until(done).await;
@@ -99,9 +100,13 @@ async fn streams_go_on_when_the_walsender_is_terminated() {
 
 #[tokio::test]
 async fn a_quiet_system_confirms_what_it_read_once_the_window_has_passed() {
-    let app = TestApp::builder().config(|config| config.replay.max_age = std::time::Duration::from_secs(1)).start().await;
+    let app = TestApp::builder()
+        .config(|config| config.replay.max_age = std::time::Duration::from_secs(1))
+        .start()
+        .await;
     app.sql("create table unrelated (n int)").await;
-    let confirmed = "select confirmed_flush_lsn from pg_replication_slots where database = current_database()";
+    let confirmed =
+        "select confirmed_flush_lsn from pg_replication_slots where database = current_database()";
     let head = app.text("pg_current_wal_lsn()").await;
     app.sql("insert into unrelated select generate_series(1, 10000)").await;
     eventually("the slot moves past what nobody catalogued", || async {

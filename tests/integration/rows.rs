@@ -57,7 +57,8 @@ async fn an_unchanged_toast_value_is_left_out_and_named() {
 
 #[tokio::test]
 async fn with_replica_identity_full_an_unchanged_toast_value_is_filled_in() {
-    let catalog = DOCUMENTS_CATALOG.replace(r#"body = "body""#, r#"body = "body", changed = { changed = true }"#);
+    let catalog =
+        DOCUMENTS_CATALOG.replace(r#"body = "body""#, r#"body = "body", changed = { changed = true }"#);
     let app = TestApp::builder().before(DOCUMENTS).catalog(&catalog).start().await;
     assert_eq!(app.text("select relreplident from pg_class where oid = 'documents'::regclass").await, "f");
     let member = app.member("o1", "u1", "admin").await;
@@ -95,16 +96,23 @@ async fn a_delete_that_cannot_be_routed_is_told() {
     assert_eq!(told.json()["type"], "data.sync", "{}", told.raw);
     assert_eq!(told.json()["data"]["reason"], "unroutable");
     assert_eq!(told.id.as_deref(), told.json()["id"].as_str(), "an id of its own");
-    assert_eq!(elsewhere.event().await.event_type().as_deref(), Some("after"), "other channels hear nothing of it");
-    eventually("readiness tells", || async { (app.get("/readyz").await.body.trim() == "degraded").then_some(()) })
-        .await;
+    assert_eq!(
+        elsewhere.event().await.event_type().as_deref(),
+        Some("after"),
+        "other channels hear nothing of it"
+    );
+    eventually("readiness tells", || async {
+        (app.get("/readyz").await.body.trim() == "degraded").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_changed_primary_key_is_an_update_of_the_same_row() {
     let app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
-    app.sql("insert into properties (id, organization_id, title, status) values ('p1', 'o1', 'T', 'draft')").await;
+    app.sql("insert into properties (id, organization_id, title, status) values ('p1', 'o1', 'T', 'draft')")
+        .await;
     let mut stream = app.open(&member, "&channel=property").await;
     app.sql("update properties set id = 'p2' where id = 'p1'").await;
     let data = stream.event().await.json()["data"].clone();
@@ -133,7 +141,10 @@ async fn a_related_row_of_another_organization_is_not_told() {
     let app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     app.member("o2", "u2", "admin").await;
-    app.sql("insert into lots (id, organization_id, name, total_slots, occupied) values ('l1', 'o1', 'L', 10, 0)").await;
+    app.sql(
+        "insert into lots (id, organization_id, name, total_slots, occupied) values ('l1', 'o1', 'L', 10, 0)",
+    )
+    .await;
     app.sql("insert into devices (id, organization_id, name, model, status) values ('d2', 'o2', 'Theirs', 'M', 'ONLINE')")
         .await;
     let mut stream = app.open(&member, "&channel=lots,telemetry").await;
@@ -158,7 +169,10 @@ async fn truncate_is_told_to_streams_of_the_tables_channels() {
     app.sql("truncate gate_events").await;
     app.sql("select walcast.emit('o1', 'after', '1')").await;
     let told = lots.event().await;
-    assert_eq!((told.json()["type"].as_str(), told.json()["data"]["reason"].as_str()), (Some("data.sync"), Some("truncated")));
+    assert_eq!(
+        (told.json()["type"].as_str(), told.json()["data"]["reason"].as_str()),
+        (Some("data.sync"), Some("truncated"))
+    );
     assert_eq!(devices.event().await.event_type().as_deref(), Some("after"));
     let mut replayed = app.open(&member, "&channel=lots&since=earliest").await;
     assert_eq!(replayed.event().await.id, told.id, "journalled under the same id");

@@ -44,10 +44,7 @@ fn length_of_noise(rest: &str, before: Option<char>) -> Option<usize> {
         return Some(through(3, "'"));
     }
     let c = inner.chars().next()?;
-    inner
-        .get(c.len_utf8()..)?
-        .starts_with('\'')
-        .then(|| c.len_utf8() + 2)
+    inner.get(c.len_utf8()..)?.starts_with('\'').then(|| c.len_utf8() + 2)
 }
 
 fn length_of_string(rest: &str) -> usize {
@@ -67,10 +64,7 @@ fn length_of_string(rest: &str) -> usize {
 pub(crate) fn above_tests(code: &str) -> &str {
     const MARK: &str = "#[cfg(test)]\nmod ";
     let starts = code.match_indices(MARK).find(|(at, _)| {
-        let name = code
-            .get(at + MARK.len()..)
-            .unwrap_or_default()
-            .trim_start_matches(in_name);
+        let name = code.get(at + MARK.len()..).unwrap_or_default().trim_start_matches(in_name);
         name.trim_start().starts_with('{')
     });
     starts.and_then(|(at, _)| code.get(..at)).unwrap_or(code)
@@ -127,11 +121,7 @@ impl References {
             let (module, rest) = path.split_at_checked(name).unwrap_or((path, ""));
             if !module.is_empty() {
                 let rest = branches_end(rest).trim_end().to_owned();
-                found.push(Reference {
-                    line,
-                    module: module.to_owned(),
-                    rest,
-                });
+                found.push(Reference { line, module: module.to_owned(), rest });
             }
         }
     }
@@ -197,17 +187,11 @@ fn comments_and_literals_are_no_code() {
 fn each_path_of_a_group_is_found() {
     let modules = |code: &str, depth| {
         let found = References::of(code, depth);
-        found
-            .into_iter()
-            .map(|r| format!("{}:{}{}", r.line, r.module, r.rest))
-            .collect::<Vec<_>>()
+        found.into_iter().map(|r| format!("{}:{}{}", r.line, r.module, r.rest)).collect::<Vec<_>>()
     };
     assert_eq!(modules("use crate::hub::Stream;\n", 1), ["1:hub::Stream"]);
     let group = "use crate::{\n  hub::{Stream, Hub},\n  postgres::Lsn, config};\nfn f() { crate::http::g() }";
-    assert_eq!(
-        modules(group, 2),
-        ["1:hub::{Stream, Hub}", "1:postgres::Lsn", "1:config", "4:http::g"]
-    );
+    assert_eq!(modules(group, 2), ["1:hub::{Stream, Hub}", "1:postgres::Lsn", "1:config", "4:http::g"]);
     assert_eq!(modules("use super::a;\nuse super::super::b::c;", 2), ["2:b::c"]);
 }
 

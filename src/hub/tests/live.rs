@@ -36,16 +36,8 @@ fn what_is_published_reaches_every_stream_of_the_organization_and_no_other() {
 fn streams_that_see_everything_share_the_same_bytes() {
     let journals = journals(ROOMY, 10);
     let hub = hub(&journals);
-    let (mut one, mut two) = (
-        live(&hub, Filter::default()),
-        live(
-            &hub,
-            Filter {
-                channels: names(&["c"]),
-                ..Filter::default()
-            },
-        ),
-    );
+    let (mut one, mut two) =
+        (live(&hub, Filter::default()), live(&hub, Filter { channels: names(&["c"]), ..Filter::default() }));
     commit(&journals, &[draft("a", 20, 1), draft("a", 20, 2)]);
     let (one, two) = (frames(&mut one), frames(&mut two));
     assert_eq!((one.len(), two.len()), (1, 1));
@@ -56,44 +48,17 @@ fn streams_that_see_everything_share_the_same_bytes() {
 fn matching_neighbours_go_out_as_one_slice_of_the_shared_bytes() {
     let journals = journals(ROOMY, 10);
     let hub = hub(&journals);
-    let (mut all, mut some) = (
-        live(&hub, Filter::default()),
-        live(
-            &hub,
-            Filter {
-                types: names(&["u"]),
-                ..Filter::default()
-            },
-        ),
-    );
-    let large = |ordinal, event_type| Draft {
-        event_type,
-        size: 2000,
-        ..draft("a", 20, ordinal)
-    };
-    commit(
-        &journals,
-        &[
-            large(1, "t"),
-            large(2, "u"),
-            large(3, "u"),
-            large(4, "t"),
-            large(5, "u"),
-        ],
-    );
+    let (mut all, mut some) =
+        (live(&hub, Filter::default()), live(&hub, Filter { types: names(&["u"]), ..Filter::default() }));
+    let large = |ordinal, event_type| Draft { event_type, size: 2000, ..draft("a", 20, ordinal) };
+    commit(&journals, &[large(1, "t"), large(2, "u"), large(3, "u"), large(4, "t"), large(5, "u")]);
     let (all, some) = (frames(&mut all), frames(&mut some));
     assert_eq!((all.len(), some.len()), (1, 2));
     let first = large(1, "t").frame().len();
     assert_eq!(some[0].as_ptr(), all[0][first..].as_ptr());
     assert_eq!(
         some.concat(),
-        [
-            large(2, "u").frame(),
-            large(3, "u").frame(),
-            large(5, "u").frame()
-        ]
-        .concat()
-        .into_bytes()
+        [large(2, "u").frame(), large(3, "u").frame(), large(5, "u").frame()].concat().into_bytes()
     );
 }
 
@@ -101,38 +66,14 @@ fn matching_neighbours_go_out_as_one_slice_of_the_shared_bytes() {
 fn tiny_frames_that_lie_apart_are_gathered_into_one_piece() {
     let journals = journals(ROOMY, 10);
     let hub = hub(&journals);
-    let mut stream = live(
-        &hub,
-        Filter {
-            types: names(&["u"]),
-            ..Filter::default()
-        },
-    );
-    let event = |ordinal, event_type| Draft {
-        event_type,
-        ..draft("a", 20, ordinal)
-    };
-    commit(
-        &journals,
-        &[
-            event(1, "u"),
-            event(2, "t"),
-            event(3, "u"),
-            event(4, "t"),
-            event(5, "u"),
-        ],
-    );
+    let mut stream = live(&hub, Filter { types: names(&["u"]), ..Filter::default() });
+    let event = |ordinal, event_type| Draft { event_type, ..draft("a", 20, ordinal) };
+    commit(&journals, &[event(1, "u"), event(2, "t"), event(3, "u"), event(4, "t"), event(5, "u")]);
     let frames = frames(&mut stream);
     assert_eq!(frames.len(), 1);
     assert_eq!(
         frames.concat(),
-        [
-            event(1, "u").frame(),
-            event(3, "u").frame(),
-            event(5, "u").frame()
-        ]
-        .concat()
-        .into_bytes()
+        [event(1, "u").frame(), event(3, "u").frame(), event(5, "u").frame()].concat().into_bytes()
     );
 }
 
@@ -143,55 +84,23 @@ fn a_batch_is_bounded_unless_one_frame_alone_is_larger() {
     let mut stream = live(&hub, Filter::default());
     let sizes = [100_000, 100_000, 100_000, 1_000_000, 10];
     for (ordinal, size) in (1..).zip(sizes) {
-        assert!(
-            Draft {
-                size,
-                ..draft("a", 20, ordinal)
-            }
-            .append(&journals)
-        );
+        assert!(Draft { size, ..draft("a", 20, ordinal) }.append(&journals));
     }
     journals.publish(Lsn::new(21));
-    let batches: Vec<_> = std::iter::repeat_with(|| poll_ids(&mut stream))
-        .take_while(|ids| !ids.is_empty())
-        .collect();
-    assert_eq!(
-        batches,
-        [
-            vec![id(20, 1), id(20, 2)],
-            vec![id(20, 3)],
-            vec![id(20, 4)],
-            vec![id(20, 5)]
-        ]
-    );
+    let batches: Vec<_> =
+        std::iter::repeat_with(|| poll_ids(&mut stream)).take_while(|ids| !ids.is_empty()).collect();
+    assert_eq!(batches, [vec![id(20, 1), id(20, 2)], vec![id(20, 3)], vec![id(20, 4)], vec![id(20, 5)]]);
 }
 
 #[test]
 fn a_sync_of_the_journal_comes_in_order_with_its_own_id_to_its_channels() {
     let journals = journals(ROOMY, 10);
     let hub = hub(&journals);
-    let (mut all, mut other) = (
-        live(&hub, tag(1, "x")),
-        live(
-            &hub,
-            Filter {
-                channels: names(&["other"]),
-                ..Filter::default()
-            },
-        ),
-    );
-    let x = |lsn| Draft {
-        tags: vec![(1, "x".to_owned())],
-        ..draft("a", lsn, 1)
-    };
+    let (mut all, mut other) =
+        (live(&hub, tag(1, "x")), live(&hub, Filter { channels: names(&["other"]), ..Filter::default() }));
+    let x = |lsn| Draft { tags: vec![(1, "x".to_owned())], ..draft("a", lsn, 1) };
     commit(&journals, &[x(20)]);
-    commit(
-        &journals,
-        &[Draft {
-            sync: true,
-            ..draft("*", 30, 1)
-        }],
-    );
+    commit(&journals, &[Draft { sync: true, ..draft("*", 30, 1) }]);
     commit(&journals, &[x(40)]);
     assert_eq!(poll_ids(&mut all), [id(20, 1)]);
     assert_eq!(poll(&mut all), sync(SyncReason::Truncated, id(30, 1)));
@@ -223,13 +132,7 @@ fn a_quiet_stream_does_not_fall_out_of_the_window_by_what_does_not_concern_it() 
     (20..30).for_each(|lsn| commit(&journals, &[draft("a", lsn, 1)]));
     journals.evict_before(1000, Lsn::ZERO);
     assert_eq!(stream.cursor(), id(30, 0));
-    commit(
-        &journals,
-        &[Draft {
-            tags: vec![(1, "d1".to_owned())],
-            ..draft("a", 40, 1)
-        }],
-    );
+    commit(&journals, &[Draft { tags: vec![(1, "d1".to_owned())], ..draft("a", 40, 1) }]);
     assert_eq!(poll_ids(&mut stream), [id(40, 1)]);
 }
 
@@ -244,33 +147,14 @@ fn a_reset_is_told_to_every_stream_before_anything_else() {
     let epoch = Epoch::new(9);
     journals.reset(epoch, Lsn::new(5));
     assert_eq!(count.get(), 1);
-    let event = Draft {
-        epoch,
-        ..draft("a", 7, 1)
-    };
+    let event = Draft { epoch, ..draft("a", 7, 1) };
     commit(&journals, std::slice::from_ref(&event));
     for stream in [&mut idle, &mut behind] {
-        assert_eq!(
-            poll(stream),
-            sync(SyncReason::HistoryReset, EventId::position(epoch, Lsn::new(8)))
-        );
+        assert_eq!(poll(stream), sync(SyncReason::HistoryReset, EventId::position(epoch, Lsn::new(8))));
         assert_eq!(poll(stream), None);
     }
-    commit(
-        &journals,
-        &[Draft {
-            epoch,
-            ..draft("a", 9, 1)
-        }],
-    );
-    assert_eq!(
-        poll_ids(&mut behind),
-        [EventId {
-            epoch,
-            commit_lsn: Lsn::new(9),
-            ordinal: 1
-        }]
-    );
+    commit(&journals, &[Draft { epoch, ..draft("a", 9, 1) }]);
+    assert_eq!(poll_ids(&mut behind), [EventId { epoch, commit_lsn: Lsn::new(9), ordinal: 1 }]);
 }
 
 #[test]
@@ -335,21 +219,12 @@ fn a_stream_that_looks_while_a_publish_is_announced_skips_nothing() {
         let (stream, seen) = (stream.clone(), seen.clone());
         move || {
             let mut stream = stream.lock().unwrap();
-            assert!(
-                stream.cursor().place() < id(20, 1).place(),
-                "what is not announced is not behind it"
-            );
+            assert!(stream.cursor().place() < id(20, 1).place(), "what is not announced is not behind it");
             stream.handle().set_role(None);
             seen.lock().unwrap().extend(poll_ids(&mut stream));
         }
     });
-    commit(
-        &journals,
-        &[Draft {
-            tags: vec![(1, "d1".to_owned())],
-            ..draft("a", 20, 1)
-        }],
-    );
+    commit(&journals, &[Draft { tags: vec![(1, "d1".to_owned())], ..draft("a", 20, 1) }]);
     *meddle.lock().unwrap() = Box::new(|| {});
     assert_eq!(*seen.lock().unwrap(), [id(20, 1)]);
     assert_eq!(poll(&mut stream.lock().unwrap()), None, "not twice");

@@ -69,14 +69,7 @@ impl World {
 
     fn act(&mut self, action: &Action) {
         match *action {
-            Action::Append {
-                next,
-                organization,
-                kind,
-                tag,
-                audience,
-                size,
-            } => {
+            Action::Append { next, organization, kind, tag, audience, size } => {
                 if next {
                     self.lsn += 10;
                     self.ordinal = 0;
@@ -98,36 +91,21 @@ impl World {
             }
             Action::EvictBefore { share, by_age } => {
                 let at = 100 + (self.journals.head().as_u64() - 100) * share / 100;
-                let (millis, lsn) = if by_age {
-                    (i64::try_from(at).unwrap(), 0)
-                } else {
-                    (i64::MIN, at)
-                };
+                let (millis, lsn) = if by_age { (i64::try_from(at).unwrap(), 0) } else { (i64::MIN, at) };
                 self.journals.evict_before(millis, Lsn::new(lsn));
-                assert!(
-                    self.journals
-                        .oldest_kept()
-                        .is_none_or(|oldest| oldest >= Lsn::new(at))
-                );
+                assert!(self.journals.oldest_kept().is_none_or(|oldest| oldest >= Lsn::new(at)));
             }
             Action::Reset { epoch } => {
                 self.generation += 1;
-                self.epoch = if epoch {
-                    Epoch::new(self.generation)
-                } else {
-                    self.epoch
-                };
+                self.epoch = if epoch { Epoch::new(self.generation) } else { self.epoch };
                 (self.lsn, self.ordinal) = (100, 0);
                 self.journals.reset(self.epoch, Lsn::new(100));
                 self.pending.clear();
                 self.published.clear();
             }
-            Action::Open {
-                organization,
-                role,
-                filter,
-                start,
-            } => self.open(organization, role, filter, start),
+            Action::Open { organization, role, filter, start } => {
+                self.open(organization, role, filter, start)
+            }
             Action::Read { stream, times } => {
                 if let Some(stream) = stream.checked_rem(self.readers.len()) {
                     (0..times).for_each(|_| self.read(stream));
@@ -139,10 +117,7 @@ impl World {
                 }
                 assert_eq!(self.hub.streams(), self.readers.len());
             }
-            Action::Filter {
-                stream,
-                filter: number,
-            } => {
+            Action::Filter { stream, filter: number } => {
                 if let Some(stream) = stream.checked_rem(self.readers.len()) {
                     let reader = &mut self.readers[stream];
                     let from = reader.handle.set_filter(filter(number)).place();
@@ -156,24 +131,15 @@ impl World {
 
     fn append(&mut self, organization: usize, kind: usize, tag: usize, audience: usize, size: usize) {
         let audience = match audience {
-            0 => Some(Audience {
-                roles: vec!["admin".into()],
-                user: None,
-            }),
-            1 => Some(Audience {
-                roles: vec!["admin".into()],
-                user: Some("ann".into()),
-            }),
+            0 => Some(Audience { roles: vec!["admin".into()], user: None }),
+            1 => Some(Audience { roles: vec!["admin".into()], user: Some("ann".into()) }),
             _ => None,
         };
         let entry = Draft {
             epoch: self.epoch,
             channel: CHANNELS[kind % 3],
             event_type: TYPES[kind % 2],
-            tags: (1..=2)
-                .filter(|_| tag > 0)
-                .map(|name| (name, tag.to_string()))
-                .collect(),
+            tags: (1..=2).filter(|_| tag > 0).map(|name| (name, tag.to_string())).collect(),
             audience: audience.map(Arc::new),
             size,
             sync: kind == 9,
@@ -186,12 +152,7 @@ impl World {
     fn open(&mut self, organization: usize, role: usize, number: usize, start: usize) {
         let organization = ORGANIZATIONS[organization];
         let snapshot = self.journals.snapshot(&OrganizationId::new(organization));
-        let pick = self
-            .ids
-            .len()
-            .checked_sub(1 + start * start)
-            .and_then(|i| self.ids.get(i))
-            .copied();
+        let pick = self.ids.len().checked_sub(1 + start * start).and_then(|i| self.ids.get(i)).copied();
         let head = self.journals.head();
         let (start, id) = match (start, pick) {
             (0 | 1, _) => (Start::Now(head), None),
@@ -211,11 +172,7 @@ impl World {
             filter: filter(number),
             start,
         };
-        let stream = self
-            .hub
-            .open(subscription)
-            .now_or_never()
-            .expect("no start is ahead of the head");
+        let stream = self.hub.open(subscription).now_or_never().expect("no start is ahead of the head");
         let floor = snapshot.floor();
         let mut first = None;
         match id {
@@ -227,16 +184,9 @@ impl World {
                 let named =
                     |d: &Draft| d.id() == id && (d.organization == organization || d.organization == "*");
                 let known = id.ordinal == 0 || self.published.iter().any(named);
-                assert!(
-                    generation != self.generation || id.place() < floor || !known,
-                    "{id} can be resumed"
-                );
+                assert!(generation != self.generation || id.place() < floor || !known, "{id} can be resumed");
                 let expired = id.epoch == self.epoch && id.place() < floor;
-                first = Some(if expired {
-                    SyncReason::HistoryExpired
-                } else {
-                    SyncReason::HistoryReset
-                });
+                first = Some(if expired { SyncReason::HistoryExpired } else { SyncReason::HistoryReset });
             }
             None if start == Start::Unreadable => first = Some(SyncReason::HistoryReset),
             None if start == Start::Earliest => assert_eq!(stream.cursor().place(), floor),
@@ -272,10 +222,7 @@ impl World {
     fn read(&mut self, number: usize) {
         let batch = poll(&mut self.readers[number].stream);
         let reader = &self.readers[number];
-        let floor = self
-            .journals
-            .snapshot(&OrganizationId::new(reader.organization))
-            .floor();
+        let floor = self.journals.snapshot(&OrganizationId::new(reader.organization)).floor();
         let reset = reader.generation != self.generation;
         let mut owed = self.owed(reader);
         let after = match batch {
@@ -285,32 +232,21 @@ impl World {
                 reader.after
             }
             Some(Batch::Frames(frames)) => {
-                assert!(
-                    !reset && reader.first.is_none(),
-                    "it was to be told something first"
-                );
+                assert!(!reset && reader.first.is_none(), "it was to be told something first");
                 let text = String::from_utf8(frames.concat()).unwrap();
                 let mut rest = text.as_str();
                 let mut last = reader.after;
                 while !rest.is_empty() {
                     let entry = owed.next().expect("no more than it is owed");
                     assert!(!entry.sync, "a sync was left out");
-                    rest = rest
-                        .strip_prefix(entry.frame().as_str())
-                        .expect("exactly what is next");
+                    rest = rest.strip_prefix(entry.frame().as_str()).expect("exactly what is next");
                     last = entry.id().place();
                 }
                 assert!(last > reader.after, "an empty batch");
                 last
             }
-            Some(Batch::Sync {
-                reason: SyncReason::Truncated,
-                id,
-            }) => {
-                assert!(
-                    !reset && reader.first.is_none(),
-                    "it was to be told something first"
-                );
+            Some(Batch::Sync { reason: SyncReason::Truncated, id }) => {
+                assert!(!reset && reader.first.is_none(), "it was to be told something first");
                 let entry = owed.next().expect("it is owed");
                 assert!(entry.sync && entry.id() == id);
                 id.place()
@@ -337,34 +273,17 @@ impl World {
         }
         reader.generation = self.generation;
         self.ids.push((self.generation, reader.stream.cursor()));
-        self.ids.push((
-            self.generation,
-            EventId {
-                epoch: self.epoch,
-                commit_lsn: after.0,
-                ordinal: after.1,
-            },
-        ));
+        self.ids
+            .push((self.generation, EventId { epoch: self.epoch, commit_lsn: after.0, ordinal: after.1 }));
     }
 
     fn check(&self) {
-        assert!(
-            self.journals.bytes() <= self.max_memory,
-            "{} bytes",
-            self.journals.bytes()
-        );
+        assert!(self.journals.bytes() <= self.max_memory, "{} bytes", self.journals.bytes());
         assert_eq!(self.journals.recount(), self.journals.bytes());
-        for reader in self
-            .readers
-            .iter()
-            .filter(|reader| reader.generation == self.generation)
-        {
+        for reader in self.readers.iter().filter(|reader| reader.generation == self.generation) {
             let cursor = reader.stream.cursor().place();
             let next = self.owed(reader).next().map(|entry| entry.id().place());
-            assert!(
-                next.is_none_or(|next| cursor < next),
-                "a cursor passes what is owed"
-            );
+            assert!(next.is_none_or(|next| cursor < next), "a cursor passes what is owed");
             assert!(cursor >= reader.after);
         }
     }

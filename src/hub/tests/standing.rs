@@ -16,27 +16,15 @@ fn an_event_with_an_audience_reaches_whom_it_admits() {
     assert_eq!((poll(&mut ann), poll(&mut admin)), (None, None));
     let only = |roles: &[&str], user: Option<&str>| {
         let roles = roles.iter().map(|&role| role.into()).collect();
-        Some(Arc::new(Audience {
-            roles,
-            user: user.map(Into::into),
-        }))
+        Some(Arc::new(Audience { roles, user: user.map(Into::into) }))
     };
     commit(
         &journals,
         &[
-            Draft {
-                audience: only(&["admin"], None),
-                ..draft("a", 20, 1)
-            },
-            Draft {
-                audience: only(&[], Some("bob")),
-                ..draft("a", 20, 2)
-            },
+            Draft { audience: only(&["admin"], None), ..draft("a", 20, 1) },
+            Draft { audience: only(&[], Some("bob")), ..draft("a", 20, 2) },
             draft("a", 20, 3),
-            Draft {
-                audience: only(&["admin"], Some("ann")),
-                ..draft("a", 20, 4)
-            },
+            Draft { audience: only(&["admin"], Some("ann")), ..draft("a", 20, 4) },
         ],
     );
     assert_eq!(poll_ids(&mut ann), [id(20, 3), id(20, 4)]);
@@ -49,17 +37,8 @@ fn a_changed_role_holds_for_all_that_is_not_read_yet() {
     let hub = hub(&journals);
     let mut stream = live(&hub, Filter::default());
     stream.handle().set_role(Some("admin".into()));
-    let audience = Some(Arc::new(Audience {
-        roles: vec!["admin".into()],
-        user: None,
-    }));
-    commit(
-        &journals,
-        &[Draft {
-            audience,
-            ..draft("a", 20, 1)
-        }],
-    );
+    let audience = Some(Arc::new(Audience { roles: vec!["admin".into()], user: None }));
+    commit(&journals, &[Draft { audience, ..draft("a", 20, 1) }]);
     stream.handle().set_role(None);
     assert_eq!(poll(&mut stream), None);
     assert_eq!(stream.cursor(), id(21, 0));
@@ -69,34 +48,17 @@ fn a_changed_role_holds_for_all_that_is_not_read_yet() {
 fn only_streams_that_may_match_are_woken_and_the_others_stand_at_the_head() {
     let journals = journals(ROOMY, 10);
     let hub = hub(&journals);
-    let event = |lsn, device: &str| Draft {
-        tags: vec![(1, device.to_owned())],
-        ..draft("a", lsn, 1)
-    };
+    let event = |lsn, device: &str| Draft { tags: vec![(1, device.to_owned())], ..draft("a", lsn, 1) };
     let filters = [
         tag(1, "d1"),
         tag(1, "d2"),
-        Filter {
-            channels: names(&["other"]),
-            ..Filter::default()
-        },
-        Filter {
-            types: names(&["other"]),
-            ..Filter::default()
-        },
-        Filter {
-            channels: names(&["c"]),
-            ..Filter::default()
-        },
-        Filter {
-            types: names(&["t"]),
-            ..Filter::default()
-        },
+        Filter { channels: names(&["other"]), ..Filter::default() },
+        Filter { types: names(&["other"]), ..Filter::default() },
+        Filter { channels: names(&["c"]), ..Filter::default() },
+        Filter { types: names(&["t"]), ..Filter::default() },
         Filter::default(),
     ];
-    let mut streams: Vec<_> = filters
-        .map(|filter| (live(&hub, filter), Arc::<Count>::default()))
-        .into();
+    let mut streams: Vec<_> = filters.map(|filter| (live(&hub, filter), Arc::<Count>::default())).into();
     for (stream, count) in &mut streams {
         assert_eq!(count.poll(stream), None);
     }
@@ -105,11 +67,7 @@ fn only_streams_that_may_match_are_woken_and_the_others_stand_at_the_head() {
     assert_eq!(woken, [1, 0, 0, 0, 1, 1, 1]);
     let cursors: Vec<_> = streams.iter().map(|(stream, _)| stream.cursor()).collect();
     assert_eq!([cursors[1], cursors[2], cursors[3]], [id(21, 0); 3]);
-    assert_eq!(
-        [cursors[0], cursors[6]],
-        [id(10, 0); 2],
-        "they have not read it yet"
-    );
+    assert_eq!([cursors[0], cursors[6]], [id(10, 0); 2], "they have not read it yet");
     commit(&journals, &[event(30, "d2")]);
     assert_eq!(poll_ids(&mut streams[1].0), [id(30, 1)]);
     assert_eq!(poll_ids(&mut streams[0].0), [id(20, 1)]);
@@ -122,27 +80,10 @@ fn an_audience_wakes_only_whom_it_admits() {
     let mut stream = live(&hub, Filter::default());
     let count = Arc::<Count>::default();
     assert_eq!(count.poll(&mut stream), None);
-    let to = |user: &str| {
-        Some(Arc::new(Audience {
-            roles: vec![],
-            user: Some(user.into()),
-        }))
-    };
-    commit(
-        &journals,
-        &[Draft {
-            audience: to("bob"),
-            ..draft("a", 20, 1)
-        }],
-    );
+    let to = |user: &str| Some(Arc::new(Audience { roles: vec![], user: Some(user.into()) }));
+    commit(&journals, &[Draft { audience: to("bob"), ..draft("a", 20, 1) }]);
     assert_eq!(count.get(), 0);
-    commit(
-        &journals,
-        &[Draft {
-            audience: to("ann"),
-            ..draft("a", 30, 1)
-        }],
-    );
+    commit(&journals, &[Draft { audience: to("ann"), ..draft("a", 30, 1) }]);
     assert_eq!(count.get(), 1);
     assert_eq!(poll_ids(&mut stream), [id(30, 1)]);
 }
@@ -167,32 +108,14 @@ fn an_ended_stream_gives_its_reason_and_nothing_else() {
 fn a_changed_filter_holds_from_the_position_that_is_answered() {
     let journals = journals(ROOMY, 10);
     let hub = hub(&journals);
-    let mut stream = live(
-        &hub,
-        Filter {
-            types: names(&["old"]),
-            ..Filter::default()
-        },
-    );
+    let mut stream = live(&hub, Filter { types: names(&["old"]), ..Filter::default() });
     assert_eq!(poll(&mut stream), None);
     let both = |lsn| {
-        [
-            Draft {
-                event_type: "old",
-                ..draft("a", lsn, 1)
-            },
-            Draft {
-                event_type: "new",
-                ..draft("a", lsn, 2)
-            },
-        ]
+        [Draft { event_type: "old", ..draft("a", lsn, 1) }, Draft { event_type: "new", ..draft("a", lsn, 2) }]
     };
     commit(&journals, &both(20));
     let handle = stream.handle();
-    let new = Filter {
-        types: names(&["new"]),
-        ..Filter::default()
-    };
+    let new = Filter { types: names(&["new"]), ..Filter::default() };
     assert_eq!(handle.set_filter(new.clone()), id(21, 0));
     assert_eq!(*handle.filter(), new);
     commit(&journals, &both(30));
@@ -200,21 +123,9 @@ fn a_changed_filter_holds_from_the_position_that_is_answered() {
     assert_eq!(poll_ids(&mut stream), [id(30, 2)]);
     let count = Arc::<Count>::default();
     assert_eq!(count.poll(&mut stream), None);
-    commit(
-        &journals,
-        &[Draft {
-            event_type: "old",
-            ..draft("a", 40, 1)
-        }],
-    );
+    commit(&journals, &[Draft { event_type: "old", ..draft("a", 40, 1) }]);
     assert_eq!(count.get(), 0);
-    commit(
-        &journals,
-        &[Draft {
-            event_type: "new",
-            ..draft("a", 50, 1)
-        }],
-    );
+    commit(&journals, &[Draft { event_type: "new", ..draft("a", 50, 1) }]);
     assert_eq!(count.get(), 1);
 }
 
@@ -222,10 +133,7 @@ fn a_changed_filter_holds_from_the_position_that_is_answered() {
 fn a_dropped_stream_leaves_nothing_and_limits_count_the_living() {
     let journals = journals(ROOMY, 10);
     let hub = hub(&journals);
-    let limits = Limits {
-        streams: 3,
-        streams_per_user: 2,
-    };
+    let limits = Limits { streams: 3, streams_per_user: 2 };
     let open = |organization: &str| {
         let subscription = subscription(organization, Filter::default(), Start::Earliest);
         hub.open_within(subscription, limits).now_or_never().unwrap()
@@ -236,17 +144,11 @@ fn a_dropped_stream_leaves_nothing_and_limits_count_the_living() {
     assert_eq!(open("a").unwrap_err(), Full::User);
     let third = open("b").unwrap();
     assert_eq!(open("b").unwrap_err(), Full::Streams);
-    assert_eq!(
-        (hub.streams(), hub.streams_of(&a), hub.streams_of_user(&a, "ann")),
-        (3, 2, 2)
-    );
+    assert_eq!((hub.streams(), hub.streams_of(&a), hub.streams_of_user(&a, "ann")), (3, 2, 2));
     assert_eq!((hub.streams_of(&b), hub.streams_of_user(&b, "bob")), (1, 0));
     let handle = first.handle();
     drop((first, second, third));
-    assert_eq!(
-        (hub.streams(), hub.streams_of(&a), hub.organizations()),
-        (0, 0, vec![])
-    );
+    assert_eq!((hub.streams(), hub.streams_of(&a), hub.organizations()), (0, 0, vec![]));
     handle.end(EndReason::Evicted);
     handle.set_filter(tag(1, "x"));
     let again = open("a").unwrap();

@@ -44,25 +44,15 @@ fn after_an_id_everything_later_follows() {
 #[test]
 fn an_id_that_names_no_transaction_here_is_history_reset() {
     let (_, hub) = history();
-    let foreign = EventId {
-        epoch: Epoch::new(1),
-        ..id(20, 1)
-    };
+    let foreign = EventId { epoch: Epoch::new(1), ..id(20, 1) };
     for wrong in [id(22, 1), id(40, 1), foreign] {
         let mut stream = start(&hub, Start::After(wrong));
         assert!(!stream.resumed(), "{wrong}");
         assert_eq!(stream.cursor(), id(41, 0));
-        assert_eq!(
-            poll(&mut stream),
-            sync(SyncReason::HistoryReset, id(41, 0)),
-            "{wrong}"
-        );
+        assert_eq!(poll(&mut stream), sync(SyncReason::HistoryReset, id(41, 0)), "{wrong}");
         assert_eq!(poll(&mut stream), None);
     }
-    assert_eq!(
-        poll(&mut start(&hub, Start::Unreadable)),
-        sync(SyncReason::HistoryReset, id(41, 0))
-    );
+    assert_eq!(poll(&mut start(&hub, Start::Unreadable)), sync(SyncReason::HistoryReset, id(41, 0)));
 }
 
 #[test]
@@ -74,10 +64,7 @@ fn an_id_below_either_floor_is_history_expired_and_one_at_it_is_not() {
     assert!(!stream.resumed());
     assert_eq!(poll(&mut stream), sync(SyncReason::HistoryExpired, id(41, 0)));
     journals.evict_before(27, Lsn::ZERO);
-    assert_eq!(
-        poll(&mut start(&hub, Start::After(id(20, 1)))),
-        sync(SyncReason::HistoryExpired, id(41, 0))
-    );
+    assert_eq!(poll(&mut start(&hub, Start::After(id(20, 1)))), sync(SyncReason::HistoryExpired, id(41, 0)));
     assert!(start(&hub, Start::After(id(25, 1))).resumed(), "the floor of `*`");
 }
 
@@ -88,10 +75,7 @@ fn earliest_is_all_that_is_kept_and_now_is_what_comes() {
     let mut earliest = start(&hub, Start::Earliest);
     assert_eq!((earliest.cursor(), earliest.resumed()), (id(20, 1), false));
     assert_eq!(poll_ids(&mut earliest), [id(25, 1), id(30, 1), id(30, 2)]);
-    assert_eq!(
-        poll_ids(&mut start(&hub, Start::Now(Lsn::new(26)))),
-        [id(30, 1), id(30, 2)]
-    );
+    assert_eq!(poll_ids(&mut start(&hub, Start::Now(Lsn::new(26)))), [id(30, 1), id(30, 2)]);
     let mut ahead = start(&hub, Start::Now(Lsn::new(50)));
     assert_eq!((ahead.cursor(), poll(&mut ahead)), (id(50, 0), None));
     commit(&journals, &[draft("a", 45, 1)]);
@@ -107,10 +91,7 @@ fn since_a_time_starts_with_the_first_event_that_committed_then_or_later() {
     let hub = hub(&journals);
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
     let ago = |seconds: i64| now - seconds * 1000;
-    let at = |organization: &str, lsn, seconds| Draft {
-        millis: ago(seconds),
-        ..draft(organization, lsn, 1)
-    };
+    let at = |organization: &str, lsn, seconds| Draft { millis: ago(seconds), ..draft(organization, lsn, 1) };
     commit(&journals, &[at("a", 20, 500)]);
     commit(&journals, &[at("*", 30, 400)]);
     commit(&journals, &[at("a", 40, 300)]);
@@ -146,9 +127,7 @@ async fn an_id_ahead_of_this_node_is_waited_for() {
 async fn an_id_that_stays_ahead_is_history_reset() {
     let (_, hub) = history();
     for ahead in [id(41, 1), id(50, 0)] {
-        let mut stream = hub
-            .open(subscription("a", Filter::default(), Start::After(ahead)))
-            .await;
+        let mut stream = hub.open(subscription("a", Filter::default(), Start::After(ahead))).await;
         assert_eq!(poll(&mut stream), sync(SyncReason::HistoryReset, id(41, 0)));
     }
 }

@@ -18,20 +18,8 @@ fn part(number: u64) -> (Filter, fn(u64) -> bool) {
     match number % 4 {
         0 => (Filter::default(), |_| true),
         1 => (tag(1, "7"), |lsn| lsn % 10 == 7),
-        2 => (
-            Filter {
-                types: names(&["odd"]),
-                ..Filter::default()
-            },
-            |lsn| lsn % 2 == 1,
-        ),
-        _ => (
-            Filter {
-                channels: names(&["three"]),
-                ..Filter::default()
-            },
-            |lsn| lsn.is_multiple_of(3),
-        ),
+        2 => (Filter { types: names(&["odd"]), ..Filter::default() }, |lsn| lsn % 2 == 1),
+        _ => (Filter { channels: names(&["three"]), ..Filter::default() }, |lsn| lsn.is_multiple_of(3)),
     }
 }
 
@@ -53,18 +41,12 @@ async fn every_waiting_stream_sees_every_event_of_a_busy_writer() {
         let (filter, passes) = part(number);
         let mut stream = hub.open(subscription("a", filter, Start::Earliest)).await;
         readers.push(tokio::spawn(async move {
-            let expected: String = (20..20 + EVENTS)
-                .filter(|lsn| passes(*lsn))
-                .map(|lsn| event(lsn).frame())
-                .collect();
+            let expected: String =
+                (20..20 + EVENTS).filter(|lsn| passes(*lsn)).map(|lsn| event(lsn).frame()).collect();
             let mut seen = String::new();
             while seen.len() < expected.len() {
-                let Batch::Frames(frames) = stream.next().await else {
-                    panic!("no sync is due")
-                };
-                frames
-                    .iter()
-                    .for_each(|frame| seen.push_str(std::str::from_utf8(frame).unwrap()));
+                let Batch::Frames(frames) = stream.next().await else { panic!("no sync is due") };
+                frames.iter().for_each(|frame| seen.push_str(std::str::from_utf8(frame).unwrap()));
                 assert!(expected.starts_with(&seen));
             }
         }));
@@ -76,9 +58,7 @@ async fn every_waiting_stream_sees_every_event_of_a_busy_writer() {
         std::thread::spawn(move || {
             let organization = crate::catalog::event::OrganizationId::new("a");
             while !done.load(Ordering::Relaxed) {
-                hub.handles(&organization)
-                    .iter()
-                    .for_each(|handle| handle.set_role(None));
+                hub.handles(&organization).iter().for_each(|handle| handle.set_role(None));
                 std::thread::yield_now();
             }
         })
@@ -110,28 +90,17 @@ fn a_cursor_never_passes_what_is_still_to_come() {
     let subscription = subscription("a", tag(1, "7"), Start::Earliest);
     let mut stream = hub.open(subscription).now_or_never().expect("opens at once");
     // Many rooms to announce in make the moment between the head and the marks long.
-    let others: Vec<_> = (0..200)
-        .map(|number| super::live_of(&hub, &number.to_string()))
-        .collect();
+    let others: Vec<_> = (0..200).map(|number| super::live_of(&hub, &number.to_string())).collect();
     let writer = std::thread::spawn(move || {
         for lsn in 20..20 + EVENTS {
-            commit(
-                &journals,
-                &[Draft {
-                    organization: "*".to_owned(),
-                    ..event(lsn)
-                }],
-            );
+            commit(&journals, &[Draft { organization: "*".to_owned(), ..event(lsn) }]);
         }
     });
     let mut seen = 0;
     while seen < EVENTS / 10 {
         let cursor = stream.cursor();
         for id in super::poll_ids(&mut stream) {
-            assert!(
-                cursor.place() < id.place(),
-                "{cursor} was said before {id} was sent"
-            );
+            assert!(cursor.place() < id.place(), "{cursor} was said before {id} was sent");
             seen += 1;
         }
     }
@@ -162,9 +131,7 @@ async fn a_stream_that_is_about_to_wait_is_woken() {
         let seen = seen.clone();
         async move {
             for lsn in 20..20 + ROUNDS {
-                let Batch::Frames(frames) = stream.next().await else {
-                    panic!("no sync is due")
-                };
+                let Batch::Frames(frames) = stream.next().await else { panic!("no sync is due") };
                 assert_eq!(frames.concat(), draft("a", lsn, 1).frame().into_bytes());
                 seen.store(lsn + 1, Ordering::Release);
                 // Sweeps the moment of waiting over the moment of publishing.

@@ -40,14 +40,7 @@ impl Handover {
         let (socket, unread) = session.wire.into_parts();
         let mut replay: BytesMut = session.prelude;
         replay.extend_from_slice(&unread);
-        Self {
-            socket,
-            replay: replay.freeze(),
-            startup: Startup::Length {
-                bytes: [0; 4],
-                seen: 0,
-            },
-        }
+        Self { socket, replay: replay.freeze(), startup: Startup::Length { bytes: [0; 4], seen: 0 } }
     }
 }
 
@@ -64,9 +57,7 @@ impl Startup {
             if *seen == bytes.len() {
                 // The length counts itself.
                 let length = usize::try_from(u32::from_be_bytes(*bytes)).unwrap_or(usize::MAX);
-                *self = Self::Body {
-                    missing: length.saturating_sub(bytes.len()),
-                };
+                *self = Self::Body { missing: length.saturating_sub(bytes.len()) };
             }
         }
         if let Self::Body { missing } = self {
@@ -119,10 +110,7 @@ mod tests {
     fn startup_message_is_swallowed_whatever_its_pieces() {
         let message = [&[0, 0, 0, 9][..], b"hello", b"Query"].concat();
         for piece in 1..=message.len() {
-            let mut startup = Startup::Length {
-                bytes: [0; 4],
-                seen: 0,
-            };
+            let mut startup = Startup::Length { bytes: [0; 4], seen: 0 };
             let (mut swallowed, mut rest) = (0, &message[..]);
             while !matches!(startup, Startup::Done) {
                 let taken = startup.swallow(&rest[..piece.min(rest.len())]);

@@ -29,11 +29,7 @@ pub enum DsnError {
         name: Option<String>,
     },
     #[error("{parameter}={value:?} is not {allowed}")]
-    Value {
-        parameter: &'static str,
-        value: String,
-        allowed: &'static str,
-    },
+    Value { parameter: &'static str, value: String, allowed: &'static str },
     #[error("sslcert and sslkey are given together or not at all")]
     ClientCertificate,
     #[error(

@@ -48,9 +48,7 @@ fn value(rest: &mut Peekable<Chars<'_>>) -> Result<String, DsnError> {
             Some('\\') => value.extend(rest.next()),
             Some('\'') if quoted => return Ok(value),
             None if quoted => {
-                return Err(DsnError::KeywordSyntax {
-                    problem: "a quoted value has no closing \"'\"",
-                });
+                return Err(DsnError::KeywordSyntax { problem: "a quoted value has no closing \"'\"" });
             }
             None => return Ok(value),
             Some(c) if !quoted && c.is_ascii_whitespace() => return Ok(value),

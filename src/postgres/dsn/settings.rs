@@ -52,10 +52,7 @@ impl Parameter {
     ];
 
     pub(super) fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, parameter)| *parameter)
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, parameter)| *parameter)
     }
 
     pub(super) fn names() -> String {
@@ -84,17 +81,12 @@ impl Settings {
         };
         Ok(Dsn {
             password: self.take(Parameter::Password).map(Secret::new),
-            passfile: self
-                .take(Parameter::Passfile)
-                .map(PathBuf::from)
-                .or_else(default_passfile),
+            passfile: self.take(Parameter::Passfile).map(PathBuf::from).or_else(default_passfile),
             hosts: self.hosts()?,
             database: self.take(Parameter::Database).unwrap_or_else(|| user.clone()),
             ssl: self.ssl()?,
             connect_timeout: self.connect_timeout()?,
-            application_name: self
-                .take(Parameter::ApplicationName)
-                .unwrap_or_else(|| "walcast".to_owned()),
+            application_name: self.take(Parameter::ApplicationName).unwrap_or_else(|| "walcast".to_owned()),
             options: self.take(Parameter::Options),
             user,
         })
@@ -106,10 +98,7 @@ impl Settings {
         let hosts: Vec<&str> = hosts.split(',').collect();
         let ports: Vec<&str> = ports.split(',').collect();
         if ports.len() != 1 && ports.len() != hosts.len() {
-            return Err(DsnError::PortCount {
-                hosts: hosts.len(),
-                ports: ports.len(),
-            });
+            return Err(DsnError::PortCount { hosts: hosts.len(), ports: ports.len() });
         }
         let host = |(index, (host, port)): (usize, (&&str, &&str))| {
             let port = match *port {
@@ -121,45 +110,28 @@ impl Settings {
                     .ok_or(DsnError::Port { position: index + 1 })?,
             };
             Ok(match *host {
-                "" => Host::Unix {
-                    dir: default_socket_dir(),
-                    port,
-                },
-                dir if dir.starts_with('/') => Host::Unix {
-                    dir: PathBuf::from(dir),
-                    port,
-                },
-                name => Host::Tcp {
-                    host: name.to_owned(),
-                    port,
-                },
+                "" => Host::Unix { dir: default_socket_dir(), port },
+                dir if dir.starts_with('/') => Host::Unix { dir: PathBuf::from(dir), port },
+                name => Host::Tcp { host: name.to_owned(), port },
             })
         };
-        hosts
-            .iter()
-            .zip(ports.iter().cycle())
-            .enumerate()
-            .map(host)
-            .collect()
+        hosts.iter().zip(ports.iter().cycle()).enumerate().map(host).collect()
     }
 
     fn ssl(&mut self) -> Result<Ssl, DsnError> {
-        let root_cert = self
-            .take(Parameter::SslRootCert)
-            .map(|value| match value.as_str() {
-                "system" => RootCert::System,
-                path => RootCert::File(PathBuf::from(path)),
-            });
+        let root_cert = self.take(Parameter::SslRootCert).map(|value| match value.as_str() {
+            "system" => RootCert::System,
+            path => RootCert::File(PathBuf::from(path)),
+        });
         let system = root_cert == Some(RootCert::System);
         let mode = match self.take(Parameter::SslMode) {
-            Some(text) => SslMode::ALL
-                .into_iter()
-                .find(|mode| mode.as_str() == text)
-                .ok_or(DsnError::Value {
+            Some(text) => {
+                SslMode::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or(DsnError::Value {
                     parameter: "sslmode",
                     value: text,
                     allowed: "disable, prefer, require, verify-ca or verify-full",
-                })?,
+                })?
+            }
             None if system => SslMode::VerifyFull,
             None => SslMode::default(),
         };
@@ -167,30 +139,23 @@ impl Settings {
             return Err(DsnError::WeakMode { mode: mode.as_str() });
         }
         let client = match (self.take(Parameter::SslCert), self.take(Parameter::SslKey)) {
-            (Some(certificate), Some(key)) => Some(ClientCertificate {
-                certificate: certificate.into(),
-                key: key.into(),
-            }),
+            (Some(certificate), Some(key)) => {
+                Some(ClientCertificate { certificate: certificate.into(), key: key.into() })
+            }
             (None, None) => None,
             _ => return Err(DsnError::ClientCertificate),
         };
         let channel_binding = match self.take(Parameter::ChannelBinding) {
-            Some(text) => ChannelBinding::ALL
-                .into_iter()
-                .find(|choice| choice.as_str() == text)
-                .ok_or(DsnError::Value {
+            Some(text) => ChannelBinding::ALL.into_iter().find(|choice| choice.as_str() == text).ok_or(
+                DsnError::Value {
                     parameter: "channel_binding",
                     value: text,
                     allowed: "disable, prefer or require",
-                })?,
+                },
+            )?,
             None => ChannelBinding::default(),
         };
-        Ok(Ssl {
-            mode,
-            root_cert,
-            client,
-            channel_binding,
-        })
+        Ok(Ssl { mode, root_cert, client, channel_binding })
     }
 
     fn connect_timeout(&mut self) -> Result<Option<Duration>, DsnError> {
@@ -218,9 +183,5 @@ fn default_passfile() -> Option<PathBuf> {
 
 fn default_socket_dir() -> PathBuf {
     let dir = Path::new(SOCKET_DIR);
-    if dir.is_dir() {
-        dir.to_owned()
-    } else {
-        PathBuf::from(UPSTREAM_SOCKET_DIR)
-    }
+    if dir.is_dir() { dir.to_owned() } else { PathBuf::from(UPSTREAM_SOCKET_DIR) }
 }

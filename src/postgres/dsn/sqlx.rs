@@ -41,9 +41,7 @@ impl Dsn {
             options = options.ssl_root_cert(path);
         }
         if let Some(client) = &self.ssl.client {
-            options = options
-                .ssl_client_cert(&client.certificate)
-                .ssl_client_key(&client.key);
+            options = options.ssl_client_cert(&client.certificate).ssl_client_key(&client.key);
         }
         Ok(options)
     }

@@ -5,17 +5,11 @@ fn dsn(text: &str) -> Dsn {
 }
 
 fn tcp(host: &str, port: u16) -> Host {
-    Host::Tcp {
-        host: host.to_owned(),
-        port,
-    }
+    Host::Tcp { host: host.to_owned(), port }
 }
 
 fn unix(dir: &str, port: u16) -> Host {
-    Host::Unix {
-        dir: dir.into(),
-        port,
-    }
+    Host::Unix { dir: dir.into(), port }
 }
 
 fn password(dsn: &Dsn) -> Option<&str> {
@@ -24,11 +18,9 @@ fn password(dsn: &Dsn) -> Option<&str> {
 
 #[test]
 fn whole_url_sets_every_part() {
-    let parsed = dsn(
-        "postgresql://ada:secret@db.example:6543/shop?sslmode=verify-full&sslrootcert=/ca.pem\
+    let parsed = dsn("postgresql://ada:secret@db.example:6543/shop?sslmode=verify-full&sslrootcert=/ca.pem\
                       &sslcert=/c.crt&sslkey=/c.key&channel_binding=require&connect_timeout=3&application_name=a%20b\
-                      &options=-c%20x%3D1&passfile=/p",
-    );
+                      &options=-c%20x%3D1&passfile=/p");
     let expected = Dsn {
         user: "ada".to_owned(),
         password: Some(Secret::new("secret".to_owned())),
@@ -38,10 +30,7 @@ fn whole_url_sets_every_part() {
         ssl: Ssl {
             mode: SslMode::VerifyFull,
             root_cert: Some(RootCert::File("/ca.pem".into())),
-            client: Some(ClientCertificate {
-                certificate: "/c.crt".into(),
-                key: "/c.key".into(),
-            }),
+            client: Some(ClientCertificate { certificate: "/c.crt".into(), key: "/c.key".into() }),
             channel_binding: ChannelBinding::Require,
         },
         connect_timeout: Some(Duration::from_secs(3)),
@@ -54,10 +43,7 @@ fn whole_url_sets_every_part() {
 #[test]
 fn absent_parts_have_libpqs_defaults() {
     let parsed = dsn("postgres://ada@db");
-    assert_eq!(
-        (parsed.database.as_str(), &parsed.hosts[..]),
-        ("ada", &[tcp("db", 5432)][..])
-    );
+    assert_eq!((parsed.database.as_str(), &parsed.hosts[..]), ("ada", &[tcp("db", 5432)][..]));
     assert_eq!((parsed.ssl, parsed.options), (Ssl::default(), None));
     assert_eq!(
         (parsed.application_name.as_str(), parsed.connect_timeout),
@@ -74,25 +60,11 @@ fn absent_parts_have_libpqs_defaults() {
 fn percent_encoding_is_undone_in_every_part() {
     let parsed =
         dsn("postgres://a%40b:p%3Aa%2Fs%3Fs%25%20%C3%BC@h%2Dost:54%33%32/d%2Fb?application%5Fname=x%26y");
-    assert_eq!(
-        (parsed.user.as_str(), password(&parsed)),
-        ("a@b", Some("p:a/s?s% ü"))
-    );
-    assert_eq!(
-        (&parsed.hosts[..], parsed.database.as_str()),
-        (&[tcp("h-ost", 5432)][..], "d/b")
-    );
+    assert_eq!((parsed.user.as_str(), password(&parsed)), ("a@b", Some("p:a/s?s% ü")));
+    assert_eq!((&parsed.hosts[..], parsed.database.as_str()), (&[tcp("h-ost", 5432)][..], "d/b"));
     assert_eq!(parsed.application_name, "x&y");
-    assert_eq!(
-        password(&dsn("postgres://a:b+c@h")),
-        Some("b+c"),
-        "a plus is a plus"
-    );
-    assert_eq!(
-        password(&dsn("postgres://a:b@c@h")),
-        Some("b@c"),
-        "the last @ ends the password"
-    );
+    assert_eq!(password(&dsn("postgres://a:b+c@h")), Some("b+c"), "a plus is a plus");
+    assert_eq!(password(&dsn("postgres://a:b@c@h")), Some("b@c"), "the last @ ends the password");
     assert_eq!(password(&dsn("postgres://a:b:c@h")), Some("b:c"));
 }
 
@@ -103,24 +75,12 @@ fn hosts_come_in_every_form() {
         ("postgres://a@[::1]:6000/d", vec![tcp("::1", 6000)]),
         ("postgres://a@[fe80::1%25eth0]/d", vec![tcp("fe80::1%eth0", 5432)]),
         ("postgres://a@h:/d", vec![tcp("h", 5432)]),
-        (
-            "postgres://a@h1:1,h2,[::1]:3/d",
-            vec![tcp("h1", 1), tcp("h2", 5432), tcp("::1", 3)],
-        ),
+        ("postgres://a@h1:1,h2,[::1]:3/d", vec![tcp("h1", 1), tcp("h2", 5432), tcp("::1", 3)]),
         ("postgres://a@%2Frun%2Fpg/d", vec![unix("/run/pg", 5432)]),
         ("postgres://a@%2Frun%2Fpg:6000/d", vec![unix("/run/pg", 6000)]),
-        (
-            "postgres://a@/d?host=/run/pg&port=6000",
-            vec![unix("/run/pg", 6000)],
-        ),
-        (
-            "postgres:///d?user=a&host=h1,h2&port=1,2",
-            vec![tcp("h1", 1), tcp("h2", 2)],
-        ),
-        (
-            "postgres:///d?user=a&host=h1,h2&port=7",
-            vec![tcp("h1", 7), tcp("h2", 7)],
-        ),
+        ("postgres://a@/d?host=/run/pg&port=6000", vec![unix("/run/pg", 6000)]),
+        ("postgres:///d?user=a&host=h1,h2&port=1,2", vec![tcp("h1", 1), tcp("h2", 2)]),
+        ("postgres:///d?user=a&host=h1,h2&port=7", vec![tcp("h1", 7), tcp("h2", 7)]),
         ("postgres://a@ignored/d?host=h", vec![tcp("h", 5432)]),
     ] {
         assert_eq!(dsn(text).hosts, hosts, "{text}");
@@ -140,10 +100,7 @@ fn keyword_value_pairs_say_the_same() {
 #[test]
 fn system_authorities_demand_verify_full() {
     let parsed = dsn("postgres://a@h?sslrootcert=system");
-    assert_eq!(
-        (parsed.ssl.mode, parsed.ssl.root_cert),
-        (SslMode::VerifyFull, Some(RootCert::System))
-    );
+    assert_eq!((parsed.ssl.mode, parsed.ssl.root_cert), (SslMode::VerifyFull, Some(RootCert::System)));
     let error = Dsn::parse("postgres://a@h?sslrootcert=system&sslmode=require").unwrap_err();
     assert_eq!(error, DsnError::WeakMode { mode: "require" });
 }
@@ -151,18 +108,9 @@ fn system_authorities_demand_verify_full() {
 #[test]
 fn mistakes_are_named() {
     for (text, expected) in [
-        (
-            "mysql://a@h",
-            "a database URL starts with postgres:// or postgresql://",
-        ),
-        (
-            "ada",
-            "keyword=value pairs: a name has no \"=\" behind it (or use a postgres:// URL)",
-        ),
-        (
-            "user='ada",
-            "keyword=value pairs: a quoted value has no closing \"'\"",
-        ),
+        ("mysql://a@h", "a database URL starts with postgres:// or postgresql://"),
+        ("ada", "keyword=value pairs: a name has no \"=\" behind it (or use a postgres:// URL)"),
+        ("user='ada", "keyword=value pairs: a quoted value has no closing \"'\""),
         (
             "postgres://a:b%4@h",
             "the password: \"%\" must be followed by two hexadecimal digits (a literal \"%\" is %25)",
@@ -179,34 +127,19 @@ fn mistakes_are_named() {
             "postgres://a@h/%00",
             "the database is not UTF-8 text without zero bytes once its percent-encoding is undone",
         ),
-        (
-            "postgres://a@[::1/d",
-            "an IPv6 host is written in brackets, as in [::1]:5432",
-        ),
-        (
-            "postgres://a@[::1]x/d",
-            "an IPv6 host is written in brackets, as in [::1]:5432",
-        ),
-        (
-            "postgres://a@h?sslmode",
-            "a parameter after \"?\" is not written as name=value",
-        ),
+        ("postgres://a@[::1/d", "an IPv6 host is written in brackets, as in [::1]:5432"),
+        ("postgres://a@[::1]x/d", "an IPv6 host is written in brackets, as in [::1]:5432"),
+        ("postgres://a@h?sslmode", "a parameter after \"?\" is not written as name=value"),
         (
             "postgres://a@h?sslmode=yes",
             "sslmode=\"yes\" is not disable, prefer, require, verify-ca or verify-full",
         ),
-        (
-            "postgres://a@h?channel_binding=no",
-            "channel_binding=\"no\" is not disable, prefer or require",
-        ),
+        ("postgres://a@h?channel_binding=no", "channel_binding=\"no\" is not disable, prefer or require"),
         (
             "postgres://a@h?connect_timeout=-1",
             "connect_timeout=\"-1\" is not a whole number of seconds (0 waits for ever)",
         ),
-        (
-            "postgres://a@h?sslcert=/c",
-            "sslcert and sslkey are given together or not at all",
-        ),
+        ("postgres://a@h?sslcert=/c", "sslcert and sslkey are given together or not at all"),
         (
             "postgres:///d?user=a&host=h1,h2&port=1,2,3",
             "2 hosts but 3 ports: give one port, or one for each host",
@@ -240,10 +173,7 @@ fn no_part_of_a_password_is_ever_printed() {
             Ok(parsed) => format!("{parsed} {parsed:?}"),
             Err(error) => format!("{error} {error:?}"),
         };
-        assert!(
-            !shown.contains("hunter") && !shown.contains("2secret"),
-            "{text}: {shown}"
-        );
+        assert!(!shown.contains("hunter") && !shown.contains("2secret"), "{text}: {shown}");
     }
     let parsed = dsn("postgres://ada:hunter2@h/d");
     assert!(!format!("{parsed} {parsed:?}").contains("hunter2"));
@@ -264,13 +194,7 @@ fn printed_url_reads_back() {
 #[test]
 fn another_database_keeps_the_rest() {
     let parsed = dsn("postgres://a:p@h/d?options=-cx");
-    assert_eq!(
-        Dsn {
-            database: "d".to_owned(),
-            ..parsed.with_database("other")
-        },
-        parsed
-    );
+    assert_eq!(Dsn { database: "d".to_owned(), ..parsed.with_database("other") }, parsed);
     assert_eq!(parsed.with_database("other").database, "other");
 }
 
@@ -278,21 +202,9 @@ fn another_database_keeps_the_rest() {
 fn sqlx_gets_the_same_connection() {
     let parsed = dsn("postgres://ada:p@h1:1,h2:2/shop?sslmode=require&application_name=x");
     let options = parsed.sqlx_options(&parsed.hosts[1]).unwrap();
-    assert_eq!(
-        (options.get_host(), options.get_port(), options.get_username()),
-        ("h2", 2, "ada")
-    );
-    assert_eq!(
-        (options.get_database(), options.get_application_name()),
-        (Some("shop"), Some("x"))
-    );
-    assert!(matches!(
-        options.get_ssl_mode(),
-        ::sqlx::postgres::PgSslMode::Require
-    ));
+    assert_eq!((options.get_host(), options.get_port(), options.get_username()), ("h2", 2, "ada"));
+    assert_eq!((options.get_database(), options.get_application_name()), (Some("shop"), Some("x")));
+    assert!(matches!(options.get_ssl_mode(), ::sqlx::postgres::PgSslMode::Require));
     let strict = dsn("postgres://ada@h?channel_binding=require");
-    assert_eq!(
-        strict.sqlx_options(&strict.hosts[0]).err(),
-        Some(NoChannelBinding)
-    );
+    assert_eq!(strict.sqlx_options(&strict.hosts[0]).err(), Some(NoChannelBinding));
 }

@@ -10,20 +10,14 @@ pub(super) fn parse(text: &str) -> Result<Settings, DsnError> {
         .strip_prefix("postgres://")
         .or_else(|| text.strip_prefix("postgresql://"))
         .ok_or(DsnError::Scheme)?;
-    let (rest, query) = rest
-        .split_once('?')
-        .map_or((rest, None), |(rest, query)| (rest, Some(query)));
+    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
     // The last "@": one in the password is not an ambiguity, since no host has one.
-    let (credentials, hosts) = authority
-        .rsplit_once('@')
-        .map_or((None, authority), |(c, h)| (Some(c), h));
+    let (credentials, hosts) = authority.rsplit_once('@').map_or((None, authority), |(c, h)| (Some(c), h));
 
     let mut settings = Settings::default();
     if let Some(credentials) = credentials {
-        let (user, password) = credentials
-            .split_once(':')
-            .map_or((credentials, None), |(u, p)| (u, Some(p)));
+        let (user, password) = credentials.split_once(':').map_or((credentials, None), |(u, p)| (u, Some(p)));
         settings.set(Parameter::User, decode(user, "the user")?);
         if let Some(password) = password {
             settings.set(Parameter::Password, decode(password, "the password")?);
@@ -47,11 +41,8 @@ fn authority_hosts(text: &str, settings: &mut Settings) -> Result<(), DsnError> 
         let (host, port) = match one.strip_prefix('[') {
             Some(bracketed) => {
                 let (host, after) = bracketed.split_once(']').ok_or(DsnError::Brackets)?;
-                let port = if after.is_empty() {
-                    ""
-                } else {
-                    after.strip_prefix(':').ok_or(DsnError::Brackets)?
-                };
+                let port =
+                    if after.is_empty() { "" } else { after.strip_prefix(':').ok_or(DsnError::Brackets)? };
                 (host, port)
             }
             None => one.split_once(':').unwrap_or((one, "")),
@@ -73,9 +64,8 @@ fn parameters(query: &str, settings: &mut Settings) -> Result<(), DsnError> {
         let (name, value) = pair.split_once('=').ok_or(DsnError::ParameterSyntax)?;
         let name = decode(name, "a parameter's name")?;
         let value = decode(value, "a parameter's value")?;
-        let parameter = Parameter::named(&name).ok_or_else(|| DsnError::UnknownParameter {
-            name: quotable.then_some(name),
-        })?;
+        let parameter = Parameter::named(&name)
+            .ok_or_else(|| DsnError::UnknownParameter { name: quotable.then_some(name) })?;
         settings.set(parameter, value);
     }
     Ok(())
@@ -91,9 +81,7 @@ fn decode(text: &str, part: &'static str) -> Result<String, DsnError> {
     if !text.split('%').skip(1).all(is_escape) {
         return Err(DsnError::PercentEncoding { part });
     }
-    let decoded = percent_decode_str(text)
-        .decode_utf8()
-        .map_err(|_| DsnError::Text { part })?;
+    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| DsnError::Text { part })?;
     if decoded.contains('\0') {
         return Err(DsnError::Text { part });
     }

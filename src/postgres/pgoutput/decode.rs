@@ -72,11 +72,7 @@ pub fn decode(bytes: Bytes) -> Result<LogicalMessage, DecodeError> {
     let mut reader = Reader::new(&bytes);
     message(&mut reader)
         .and_then(|message| reader.finish().map(|()| message))
-        .map_err(|problem| DecodeError {
-            kind,
-            offset: reader.field,
-            problem,
-        })
+        .map_err(|problem| DecodeError { kind, offset: reader.field, problem })
 }
 
 fn message(reader: &mut Reader<'_>) -> Result<LogicalMessage, Problem> {
@@ -94,10 +90,7 @@ fn message(reader: &mut Reader<'_>) -> Result<LogicalMessage, Problem> {
                 commit_time: reader.timestamp()?,
             }))
         }
-        b'O' => Ok(LogicalMessage::Origin(Origin {
-            commit_lsn: reader.lsn()?,
-            name: reader.text()?,
-        })),
+        b'O' => Ok(LogicalMessage::Origin(Origin { commit_lsn: reader.lsn()?, name: reader.text()? })),
         b'R' => relation(reader),
         b'Y' => Ok(LogicalMessage::Type(Type {
             oid: reader.u32()?,
@@ -107,10 +100,7 @@ fn message(reader: &mut Reader<'_>) -> Result<LogicalMessage, Problem> {
         b'I' => {
             let relation = RelationId(reader.u32()?);
             reader.marker("a new tuple's mark", b'N')?;
-            Ok(LogicalMessage::Insert {
-                relation,
-                new: Tuple::decode(reader)?,
-            })
+            Ok(LogicalMessage::Insert { relation, new: Tuple::decode(reader)? })
         }
         b'U' => update(reader),
         b'D' => {
@@ -119,10 +109,7 @@ fn message(reader: &mut Reader<'_>) -> Result<LogicalMessage, Problem> {
                 b'K' => OldTuple::Key(Tuple::decode(reader)?),
                 b'O' => OldTuple::Full(Tuple::decode(reader)?),
                 other => {
-                    return Err(Problem::Invalid {
-                        what: "an old tuple's mark",
-                        value: other.into(),
-                    });
+                    return Err(Problem::Invalid { what: "an old tuple's mark", value: other.into() });
                 }
             };
             Ok(LogicalMessage::Delete { relation, old })
@@ -148,10 +135,7 @@ fn relation(reader: &mut Reader<'_>) -> Result<LogicalMessage, Problem> {
         b'f' => ReplicaIdentity::Full,
         b'i' => ReplicaIdentity::Index,
         other => {
-            return Err(Problem::Invalid {
-                what: "a replica identity",
-                value: other.into(),
-            });
+            return Err(Problem::Invalid { what: "a replica identity", value: other.into() });
         }
     };
     let column = |reader: &mut Reader<'_>| {
@@ -162,16 +146,8 @@ fn relation(reader: &mut Reader<'_>) -> Result<LogicalMessage, Problem> {
             type_modifier: reader.u32()?.cast_signed(),
         })
     };
-    let columns = (0..reader.count()?)
-        .map(|_| column(reader))
-        .collect::<Result<_, _>>()?;
-    Ok(LogicalMessage::Relation(Relation {
-        id,
-        namespace,
-        name,
-        identity,
-        columns,
-    }))
+    let columns = (0..reader.count()?).map(|_| column(reader)).collect::<Result<_, _>>()?;
+    Ok(LogicalMessage::Relation(Relation { id, namespace, name, identity, columns }))
 }
 
 fn update(reader: &mut Reader<'_>) -> Result<LogicalMessage, Problem> {
@@ -181,24 +157,13 @@ fn update(reader: &mut Reader<'_>) -> Result<LogicalMessage, Problem> {
         mark @ (b'K' | b'O') => {
             let tuple = Tuple::decode(reader)?;
             reader.marker("a new tuple's mark", b'N')?;
-            Some(if mark == b'K' {
-                OldTuple::Key(tuple)
-            } else {
-                OldTuple::Full(tuple)
-            })
+            Some(if mark == b'K' { OldTuple::Key(tuple) } else { OldTuple::Full(tuple) })
         }
         other => {
-            return Err(Problem::Invalid {
-                what: "a tuple's mark",
-                value: other.into(),
-            });
+            return Err(Problem::Invalid { what: "a tuple's mark", value: other.into() });
         }
     };
-    Ok(LogicalMessage::Update {
-        relation,
-        old,
-        new: Tuple::decode(reader)?,
-    })
+    Ok(LogicalMessage::Update { relation, old, new: Tuple::decode(reader)? })
 }
 
 fn truncate(reader: &mut Reader<'_>) -> Result<LogicalMessage, Problem> {
@@ -208,9 +173,7 @@ fn truncate(reader: &mut Reader<'_>) -> Result<LogicalMessage, Problem> {
     let options = reader.flags("the options of a truncate", CASCADE | RESTART_IDENTITY)?;
     let needed = count.saturating_mul(size_of::<u32>());
     reader.require(needed)?;
-    let relations = (0..count)
-        .map(|_| reader.u32().map(RelationId))
-        .collect::<Result<_, _>>()?;
+    let relations = (0..count).map(|_| reader.u32().map(RelationId)).collect::<Result<_, _>>()?;
     Ok(LogicalMessage::Truncate {
         relations,
         cascade: options & CASCADE != 0,
@@ -228,11 +191,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(whole: &'a Bytes) -> Self {
-        Self {
-            rest: whole,
-            whole,
-            field: 0,
-        }
+        Self { rest: whole, whole, field: 0 }
     }
 
     pub(super) const fn offset(&self) -> usize {
@@ -281,28 +240,21 @@ impl<'a> Reader<'a> {
     }
 
     fn timestamp(&mut self) -> Result<PgTimestamp, Problem> {
-        self.u64()
-            .map(|micros| PgTimestamp::from_micros(micros.cast_signed()))
+        self.u64().map(|micros| PgTimestamp::from_micros(micros.cast_signed()))
     }
 
     /// A byte of which only these bits may be set.
     fn flags(&mut self, what: &'static str, known: u8) -> Result<u8, Problem> {
         match self.u8()? {
             flags if flags & !known == 0 => Ok(flags),
-            other => Err(Problem::Invalid {
-                what,
-                value: other.into(),
-            }),
+            other => Err(Problem::Invalid { what, value: other.into() }),
         }
     }
 
     fn marker(&mut self, what: &'static str, expected: u8) -> Result<(), Problem> {
         match self.u8()? {
             found if found == expected => Ok(()),
-            other => Err(Problem::Invalid {
-                what,
-                value: other.into(),
-            }),
+            other => Err(Problem::Invalid { what, value: other.into() }),
         }
     }
 
@@ -310,38 +262,26 @@ impl<'a> Reader<'a> {
     pub(super) fn count(&mut self) -> Result<u16, Problem> {
         self.require(2)?;
         let count = self.rest.get_i16();
-        u16::try_from(count).map_err(|_| Problem::Invalid {
-            what: "a count of columns",
-            value: count.into(),
-        })
+        u16::try_from(count).map_err(|_| Problem::Invalid { what: "a count of columns", value: count.into() })
     }
 
     /// A length or count: a signed number of 32 bits.
     fn length(&mut self, what: &'static str) -> Result<usize, Problem> {
         let length = self.u32()?.cast_signed();
-        usize::try_from(length).map_err(|_| Problem::Invalid {
-            what,
-            value: length.into(),
-        })
+        usize::try_from(length).map_err(|_| Problem::Invalid { what, value: length.into() })
     }
 
     fn text(&mut self) -> Result<String, Problem> {
         self.field = self.offset();
         let (text, rest) = cstr(self.rest).ok_or(Problem::Unterminated)?;
         self.rest = rest;
-        std::str::from_utf8(text)
-            .map(str::to_owned)
-            .map_err(|_| Problem::NotUtf8)
+        std::str::from_utf8(text).map(str::to_owned).map_err(|_| Problem::NotUtf8)
     }
 
     /// A schema's name; the stream leaves out that of the catalog.
     fn namespace(&mut self) -> Result<String, Problem> {
         let name = self.text()?;
-        Ok(if name.is_empty() {
-            super::CATALOG_NAMESPACE.to_owned()
-        } else {
-            name
-        })
+        Ok(if name.is_empty() { super::CATALOG_NAMESPACE.to_owned() } else { name })
     }
 
     fn content(&mut self) -> Result<Bytes, Problem> {
@@ -354,10 +294,7 @@ impl<'a> Reader<'a> {
 
     /// One column; its span counts from the reader's start.
     pub(super) fn cell(&mut self) -> Result<CellSpan, Problem> {
-        const TOO_LONG: Problem = Problem::Invalid {
-            what: "a tuple's size",
-            value: i64::MAX,
-        };
+        const TOO_LONG: Problem = Problem::Invalid { what: "a tuple's size", value: i64::MAX };
         match self.u8()? {
             b'n' => Ok(CellSpan::Null),
             b'u' => Ok(CellSpan::Unchanged),
@@ -366,15 +303,9 @@ impl<'a> Reader<'a> {
                 self.require(length)?;
                 let start = u32::try_from(self.offset()).map_err(|_| TOO_LONG)?;
                 self.rest.advance(length);
-                Ok(CellSpan::Text {
-                    start,
-                    length: u32::try_from(length).map_err(|_| TOO_LONG)?,
-                })
+                Ok(CellSpan::Text { start, length: u32::try_from(length).map_err(|_| TOO_LONG)? })
             }
-            other => Err(Problem::Invalid {
-                what: "a column's kind",
-                value: other.into(),
-            }),
+            other => Err(Problem::Invalid { what: "a column's kind", value: other.into() }),
         }
     }
 }

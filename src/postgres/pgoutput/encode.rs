@@ -52,11 +52,7 @@ impl LogicalMessage {
                 out.put_u32(relation.0);
                 old_tuple(old, out);
             }
-            Self::Truncate {
-                relations,
-                cascade,
-                restart_identity,
-            } => {
+            Self::Truncate { relations, cascade, restart_identity } => {
                 out.put_u8(b'T');
                 out.put_i32(i32::try_from(relations.len()).unwrap_or(i32::MAX));
                 out.put_u8(u8::from(*cascade) | u8::from(*restart_identity) << 1);

@@ -68,12 +68,7 @@ fn relation() -> impl Strategy<Value = Relation> {
         Just(ReplicaIdentity::Index)
     ];
     let column = (text(), any::<u32>(), any::<i32>(), any::<bool>()).prop_map(
-        |(name, type_oid, type_modifier, is_key)| RelationColumn {
-            name,
-            type_oid,
-            type_modifier,
-            is_key,
-        },
+        |(name, type_oid, type_modifier, is_key)| RelationColumn { name, type_oid, type_modifier, is_key },
     );
     (any::<u32>(), namespace(), text(), identity, vec(column, 0..8)).prop_map(
         |(id, namespace, name, identity, columns)| Relation {
@@ -90,18 +85,10 @@ fn message() -> impl Strategy<Value = LogicalMessage> {
     let id = || any::<u32>().prop_map(RelationId);
     prop_oneof![
         (lsn(), time(), any::<u32>()).prop_map(|(final_lsn, commit_time, xid)| LogicalMessage::Begin(
-            Begin {
-                final_lsn,
-                commit_time,
-                xid
-            }
+            Begin { final_lsn, commit_time, xid }
         )),
         (lsn(), lsn(), time()).prop_map(|(commit_lsn, end_lsn, commit_time)| LogicalMessage::Commit(
-            Commit {
-                commit_lsn,
-                end_lsn,
-                commit_time
-            }
+            Commit { commit_lsn, end_lsn, commit_time }
         )),
         (lsn(), text()).prop_map(|(commit_lsn, name)| LogicalMessage::Origin(Origin { commit_lsn, name })),
         relation().prop_map(LogicalMessage::Relation),
@@ -115,11 +102,7 @@ fn message() -> impl Strategy<Value = LogicalMessage> {
             .prop_map(|(relation, old, new)| LogicalMessage::Update { relation, old, new }),
         (id(), old_tuple()).prop_map(|(relation, old)| LogicalMessage::Delete { relation, old }),
         (vec(id(), 0..6), any::<bool>(), any::<bool>()).prop_map(|(relations, cascade, restart_identity)| {
-            LogicalMessage::Truncate {
-                relations,
-                cascade,
-                restart_identity,
-            }
+            LogicalMessage::Truncate { relations, cascade, restart_identity }
         }),
         (any::<bool>(), lsn(), text(), vec(any::<u8>(), 0..40)).prop_map(
             |(transactional, lsn, prefix, content)| {
@@ -197,47 +180,20 @@ fn errors_name_message_place_and_problem() {
     })
     .to_vec();
     for (at, byte, expected) in [
-        (
-            5,
-            b'X',
-            "pgoutput message Insert, byte 5: a new tuple's mark can't be 88",
-        ),
-        (
-            6,
-            0xFF,
-            "pgoutput message Insert, byte 6: a count of columns can't be -255",
-        ),
-        (
-            8,
-            b'b',
-            "pgoutput message Insert, byte 8: a column's kind can't be 98",
-        ),
-        (
-            9,
-            0x80,
-            "pgoutput message Insert, byte 9: a value's length can't be -2147483645",
-        ),
-        (
-            12,
-            9,
-            "pgoutput message Insert, byte 13: the message ends where 6 more bytes are due",
-        ),
+        (5, b'X', "pgoutput message Insert, byte 5: a new tuple's mark can't be 88"),
+        (6, 0xFF, "pgoutput message Insert, byte 6: a count of columns can't be -255"),
+        (8, b'b', "pgoutput message Insert, byte 8: a column's kind can't be 98"),
+        (9, 0x80, "pgoutput message Insert, byte 9: a value's length can't be -2147483645"),
+        (12, 9, "pgoutput message Insert, byte 13: the message ends where 6 more bytes are due"),
         (12, 2, "pgoutput message Insert, byte 15: 1 bytes too many"),
-        (
-            0,
-            b'z',
-            "pgoutput message 0x7A, byte 0: no such kind of message in protocol 1",
-        ),
+        (0, b'z', "pgoutput message 0x7A, byte 0: no such kind of message in protocol 1"),
     ] {
         let before = std::mem::replace(&mut insert[at], byte);
         assert_eq!(decode(insert.clone().into()).unwrap_err().to_string(), expected);
         insert[at] = before;
     }
     let empty = decode(Bytes::new()).unwrap_err().to_string();
-    assert_eq!(
-        empty,
-        "pgoutput message, byte 0: the message ends where 1 more bytes are due"
-    );
+    assert_eq!(empty, "pgoutput message, byte 0: the message ends where 1 more bytes are due");
 }
 
 #[test]
@@ -247,12 +203,8 @@ fn tuples_share_the_bytes_that_came_in() {
         new: Tuple::new([Cell::Text(b"shared")]).unwrap(),
     });
     let range = bytes.as_ptr_range();
-    let Ok(LogicalMessage::Insert { new, .. }) = decode(bytes) else {
-        panic!("an insert")
-    };
-    let Some(Cell::Text(text)) = new.cells().next() else {
-        panic!("a text")
-    };
+    let Ok(LogicalMessage::Insert { new, .. }) = decode(bytes) else { panic!("an insert") };
+    let Some(Cell::Text(text)) = new.cells().next() else { panic!("a text") };
     assert!(range.contains(&text.as_ptr()));
 }
 
@@ -266,8 +218,5 @@ fn impossible_counts_reserve_no_memory() {
 #[test]
 fn too_many_columns_are_refused() {
     assert!(Tuple::new(std::iter::repeat_n(Cell::Null, 32_767)).is_ok());
-    assert_eq!(
-        Tuple::new(std::iter::repeat_n(Cell::Null, 32_768)),
-        Err(TupleTooLarge)
-    );
+    assert_eq!(Tuple::new(std::iter::repeat_n(Cell::Null, 32_768)), Err(TupleTooLarge));
 }

@@ -55,10 +55,7 @@ impl Tuple {
         let mut bytes = BytesMut::new();
         let mut columns: u16 = 0;
         for cell in cells {
-            columns = columns
-                .checked_add(1)
-                .filter(|n| i16::try_from(*n).is_ok())
-                .ok_or(TupleTooLarge)?;
+            columns = columns.checked_add(1).filter(|n| i16::try_from(*n).is_ok()).ok_or(TupleTooLarge)?;
             match cell {
                 Cell::Null => bytes.put_u8(b'n'),
                 Cell::Unchanged => bytes.put_u8(b'u'),
@@ -72,10 +69,7 @@ impl Tuple {
         if i32::try_from(bytes.len()).is_err() {
             return Err(TupleTooLarge);
         }
-        Ok(Self {
-            bytes: bytes.freeze(),
-            columns,
-        })
+        Ok(Self { bytes: bytes.freeze(), columns })
     }
 
     /// How many columns.
@@ -104,19 +98,13 @@ impl Tuple {
     pub fn read<'a>(&'a self, scratch: &'a mut Vec<CellSpan>) -> Row<'a> {
         scratch.clear();
         scratch.extend(self.spans());
-        Row {
-            bytes: &self.bytes,
-            spans: scratch,
-        }
+        Row { bytes: &self.bytes, spans: scratch }
     }
 
     /// This tuple with spans that [`Tuple::read`] put into a scratch vector earlier.
     #[must_use]
     pub fn row<'a>(&'a self, spans: &'a [CellSpan]) -> Row<'a> {
-        Row {
-            bytes: &self.bytes,
-            spans,
-        }
+        Row { bytes: &self.bytes, spans }
     }
 
     /// One tuple in the stream's format, column count first.
@@ -126,10 +114,7 @@ impl Tuple {
         for _ in 0..columns {
             reader.cell()?;
         }
-        Ok(Self {
-            bytes: reader.slice_from(start),
-            columns,
-        })
+        Ok(Self { bytes: reader.slice_from(start), columns })
     }
 
     pub(super) fn encode(&self, out: &mut BytesMut) {
@@ -166,9 +151,7 @@ fn cell(bytes: &[u8], span: CellSpan) -> Cell<'_> {
         CellSpan::Null => Cell::Null,
         CellSpan::Unchanged => Cell::Unchanged,
         CellSpan::Text { start, length } => {
-            let text = bytes
-                .get(start as usize..)
-                .and_then(|rest| rest.get(..length as usize));
+            let text = bytes.get(start as usize..).and_then(|rest| rest.get(..length as usize));
             text.map_or(Cell::Null, Cell::Text)
         }
     }

@@ -101,10 +101,7 @@ mod tests {
             sent_at: PgTimestamp::from_micros(-5),
             data: Bytes::from_static(b"payload"),
         };
-        assert_eq!(
-            decode(xlog(b"payload")),
-            Ok(ReplicationMessage::XLogData(expected))
-        );
+        assert_eq!(decode(xlog(b"payload")), Ok(ReplicationMessage::XLogData(expected)));
     }
 
     #[test]
@@ -117,27 +114,16 @@ mod tests {
         for end in 0..keepalive.len() {
             assert!(decode(keepalive.slice(..end)).is_err(), "{end} bytes");
         }
-        let expected = Keepalive {
-            wal_end: Lsn::new(1),
-            sent_at: PgTimestamp::from_micros(2),
-            reply_requested: true,
-        };
+        let expected =
+            Keepalive { wal_end: Lsn::new(1), sent_at: PgTimestamp::from_micros(2), reply_requested: true };
         assert_eq!(decode(keepalive), Ok(ReplicationMessage::Keepalive(expected)));
-        assert_eq!(
-            decode(Bytes::from_static(b"z")),
-            Err(ProtocolError::ReplicationKind { kind: b'z' })
-        );
+        assert_eq!(decode(Bytes::from_static(b"z")), Err(ProtocolError::ReplicationKind { kind: b'z' }));
     }
 
     #[test]
     fn status_is_a_whole_copy_data_message() {
         let mut out = BytesMut::new();
-        encode_status(
-            [Lsn::new(3), Lsn::new(2), Lsn::new(1)],
-            PgTimestamp::from_micros(7),
-            true,
-            &mut out,
-        );
+        encode_status([Lsn::new(3), Lsn::new(2), Lsn::new(1)], PgTimestamp::from_micros(7), true, &mut out);
         let mut expected = vec![b'd', 0, 0, 0, 38, b'r'];
         for number in [3_u64, 2, 1, 7] {
             expected.extend_from_slice(&number.to_be_bytes());

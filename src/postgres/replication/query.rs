@@ -40,10 +40,7 @@ pub(super) async fn simple_query(wire: &mut Wire, sql: &str) -> Result<Vec<TextR
             b'T' => columns = description(frame.body()).ok_or_else(|| frame.malformed())?,
             b'D' => {
                 let values = values(frame.body(), columns.len()).ok_or_else(|| frame.malformed())?;
-                rows.push(TextRow {
-                    columns: Arc::clone(&columns),
-                    values,
-                });
+                rows.push(TextRow { columns: Arc::clone(&columns), values });
             }
             b'E' => error = error.or(Some(frame.server_error())),
             b'Z' => return error.map_or(Ok(rows), Err),
@@ -130,10 +127,7 @@ mod tests {
         let columns = description(&two_columns()).unwrap();
         let values = values(b"\0\x02\0\0\0\x02hi\xFF\xFF\xFF\xFF", columns.len()).unwrap();
         let row = TextRow { columns, values };
-        assert_eq!(
-            (row.get("a"), row.get("b"), row.get("c")),
-            (Some("hi"), None, None)
-        );
+        assert_eq!((row.get("a"), row.get("b"), row.get("c")), (Some("hi"), None, None));
     }
 
     #[test]

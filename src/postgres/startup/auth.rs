@@ -36,7 +36,7 @@ pub(super) async fn authenticate(
     let is_bound = kind == request::SASL;
     if dsn.ssl.channel_binding == ChannelBinding::Require && !is_bound {
         return Err(
-            AuthenticationError::ChannelBinding("the server asks for an authentication without it").into(),
+            AuthenticationError::ChannelBinding("the server asks for an authentication without it").into()
         );
     }
     let password = || dsn.password_for(host).ok_or(AuthenticationError::NoPassword);
@@ -71,10 +71,7 @@ async fn scram(
     let (plus, plain) = offered(mechanisms).ok_or_else(|| malformed(offer))?;
     let binding = binding.filter(|_| choice != ChannelBinding::Disable);
     let (mechanism, binding) = match binding {
-        Some(hash) if plus => (
-            sasl::SCRAM_SHA_256_PLUS,
-            sasl::ChannelBinding::tls_server_end_point(hash),
-        ),
+        Some(hash) if plus => (sasl::SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(hash)),
         _ if choice == ChannelBinding::Require => {
             let reason = if plus {
                 "there is no TLS to bind to, or its certificate has no binding"
@@ -117,11 +114,7 @@ fn offered(mut names: &[u8]) -> Option<(bool, bool)> {
 
 async fn expect(wire: &mut Wire, kind: u32, name: &'static str) -> Result<Frame, ConnectFailure> {
     let frame = next(wire).await?;
-    if split(&frame)?.0 == kind {
-        Ok(frame)
-    } else {
-        Err(unexpected(&frame, name))
-    }
+    if split(&frame)?.0 == kind { Ok(frame) } else { Err(unexpected(&frame, name)) }
 }
 
 /// The next AuthenticationRequest.
@@ -138,10 +131,7 @@ async fn next(wire: &mut Wire) -> Result<Frame, ConnectFailure> {
 }
 
 fn split(frame: &Frame) -> Result<(u32, &[u8]), ConnectFailure> {
-    let (kind, data) = frame
-        .body()
-        .split_first_chunk::<4>()
-        .ok_or_else(|| malformed(frame))?;
+    let (kind, data) = frame.body().split_first_chunk::<4>().ok_or_else(|| malformed(frame))?;
     Ok((u32::from_be_bytes(*kind), data))
 }
 

@@ -28,17 +28,12 @@ pub(super) fn common_name_is(certificate: &[u8], host: &ServerName<'_>) -> bool 
     };
     let certificate = certificate.tbs_certificate;
     let extensions = certificate.extensions.unwrap_or_default();
-    if extensions
-        .iter()
-        .any(|extension| extension.extn_id == ID_CE_SUBJECT_ALT_NAME)
-    {
+    if extensions.iter().any(|extension| extension.extn_id == ID_CE_SUBJECT_ALT_NAME) {
         return false;
     }
     let mut names = certificate.subject.0.iter().flat_map(|part| part.0.iter());
     // The type of the text does not matter: a host's name is ASCII in each of them.
-    let common_name = names
-        .find(|name| name.oid == COMMON_NAME)
-        .map(|name| name.value.value());
+    let common_name = names.find(|name| name.oid == COMMON_NAME).map(|name| name.value.value());
     common_name.is_some_and(|name| matches_host(name, host.as_ref().as_bytes()))
 }
 
@@ -49,9 +44,7 @@ fn matches_host(pattern: &[u8], host: &[u8]) -> bool {
         return label > 0
             && suffix.first() == Some(&b'.')
             && suffix.get(1..).is_some_and(|rest| rest.contains(&b'.'))
-            && host
-                .get(label..)
-                .is_some_and(|rest| rest.eq_ignore_ascii_case(suffix));
+            && host.get(label..).is_some_and(|rest| rest.eq_ignore_ascii_case(suffix));
     }
     pattern.eq_ignore_ascii_case(host)
 }
@@ -76,11 +69,7 @@ mod tests {
             ("*", "localhost", false),
             ("", "localhost", false),
         ] {
-            assert_eq!(
-                matches_host(pattern.as_bytes(), host.as_bytes()),
-                expected,
-                "{pattern} {host}"
-            );
+            assert_eq!(matches_host(pattern.as_bytes(), host.as_bytes()), expected, "{pattern} {host}");
         }
     }
 
@@ -125,12 +114,9 @@ naXtG38kGhAF
     #[test]
     fn period_has_a_start_and_an_end() {
         const START: u64 = 1_795_263_585;
-        for (seconds, expected) in [
-            (START - 1, false),
-            (START, true),
-            (START + 86_400, true),
-            (START + 86_401, false),
-        ] {
+        for (seconds, expected) in
+            [(START - 1, false), (START, true), (START + 86_400, true), (START + 86_401, false)]
+        {
             let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
             assert_eq!(is_current(&der(COMMON_NAME_ONLY), now), expected, "{seconds}");
         }
@@ -140,15 +126,8 @@ naXtG38kGhAF
     fn binding_is_the_certificates_hash_or_nothing() {
         let hash = binding::server_end_point(&der(COMMON_NAME_ONLY)).unwrap();
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(
-            hex,
-            "20d9c2e13cf852d719676b50e008a95212289cef8ab9d043f14f259c33613060"
-        );
-        assert_eq!(
-            binding::server_end_point(&der(ALTERNATIVE_NAME)),
-            None,
-            "Ed25519 names no hash"
-        );
+        assert_eq!(hex, "20d9c2e13cf852d719676b50e008a95212289cef8ab9d043f14f259c33613060");
+        assert_eq!(binding::server_end_point(&der(ALTERNATIVE_NAME)), None, "Ed25519 names no hash");
     }
 
     #[test]

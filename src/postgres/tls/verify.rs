@@ -80,11 +80,7 @@ impl Trusted {
         let chain = WebPkiServerVerifier::builder_with_provider(store, Arc::clone(provider))
             .build()
             .map_err(|error| TlsError::Configuration(error.to_string()))?;
-        Ok(Self {
-            chain,
-            roots,
-            check_name,
-        })
+        Ok(Self { chain, roots, check_name })
     }
 
     fn is_trusted_itself(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
@@ -104,9 +100,7 @@ impl ServerCertVerifier for Trusted {
         let verdict = if self.is_trusted_itself(certificate, now) {
             verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
         } else {
-            self.chain
-                .verify_server_cert(certificate, intermediates, name, ocsp, now)
-                .map(|_| ())
+            self.chain.verify_server_cert(certificate, intermediates, name, ocsp, now).map(|_| ())
         };
         match verdict {
             // The name is looked at last: who fails there has passed everything else.

@@ -44,10 +44,7 @@ async fn impossible_lengths_are_errors_before_anything_is_reserved() {
         if authenticated {
             wire.set_authenticated();
         }
-        server
-            .write_all(&[&[tag][..], &length.to_be_bytes()].concat())
-            .await
-            .unwrap();
+        server.write_all(&[&[tag][..], &length.to_be_bytes()].concat()).await.unwrap();
         match wire.frame().await {
             Err(StreamError::Protocol(error)) => assert_eq!(error, ProtocolError::Length { tag, length }),
             other => panic!("{other:?}"),
@@ -59,17 +56,10 @@ async fn impossible_lengths_are_errors_before_anything_is_reserved() {
 async fn claimed_gigabyte_reserves_little_until_it_comes() {
     let (mut wire, mut server) = pair();
     wire.set_authenticated();
-    server
-        .write_all(&[&b"d"[..], &MAX_LENGTH.to_be_bytes(), &[0; 1000]].concat())
-        .await
-        .unwrap();
+    server.write_all(&[&b"d"[..], &MAX_LENGTH.to_be_bytes(), &[0; 1000]].concat()).await.unwrap();
     drop(server);
     assert!(matches!(wire.frame().await, Err(StreamError::Closed)));
-    assert!(
-        wire.input.capacity() <= 4 * READ_BUFFER,
-        "{}",
-        wire.input.capacity()
-    );
+    assert!(wire.input.capacity() <= 4 * READ_BUFFER, "{}", wire.input.capacity());
 }
 
 #[tokio::test]
@@ -89,10 +79,7 @@ async fn what_waits_is_sent_before_an_answer_is_awaited() {
 fn server_errors_keep_what_matters() {
     let body = b"SFEHLER\0VERROR\0C42704\0Mgone\0Dd\0Hh\0Rroutine\0\0";
     let error = ServerError::parse(body).unwrap();
-    assert_eq!(
-        error.to_string(),
-        "ERROR: gone (SQLSTATE 42704); detail: d; hint: h"
-    );
+    assert_eq!(error.to_string(), "ERROR: gone (SQLSTATE 42704); detail: d; hint: h");
     assert_eq!(error.sqlstate, tokio_postgres::error::SqlState::UNDEFINED_OBJECT);
     for end in 0..body.len() - b"Dd\0Hh\0Rroutine\0\0".len() {
         assert_eq!(ServerError::parse(&body[..end]), None, "{end} bytes");

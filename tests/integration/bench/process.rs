@@ -21,7 +21,9 @@ pub fn command(url: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_walcast"));
     command
         .env_clear()
-        .envs(std::env::vars().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME" | "USER" | "TMPDIR")))
+        .envs(
+            std::env::vars().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME" | "USER" | "TMPDIR")),
+        )
         .env("DATABASE_URL", url)
         .env("WALCAST_ACCESS_JWT_SECRET", JWT_SECRET)
         .env("WALCAST_HTTP_LISTEN", "127.0.0.1:0")

@@ -45,7 +45,8 @@ impl Server {
         let (url, cluster) = match std::env::var("TEST_DATABASE_URL") {
             Ok(url) => (url, None),
             Err(_) => {
-                let options = ClusterOptions { settings: settings(), durable: false, ..ClusterOptions::default() };
+                let options =
+                    ClusterOptions { settings: settings(), durable: false, ..ClusterOptions::default() };
                 let cluster = Cluster::start(options).await.expect("a cluster of our own");
                 (cluster.dsn("postgres"), Some(cluster))
             }
@@ -95,7 +96,9 @@ pub fn clean_up(dsn: Dsn) {
         runtime.block_on(async {
             let Ok(session) = client::connect(&server.admin).await else { return };
             let deadline = tokio::time::Instant::now() + PATIENCE;
-            while drop_database(&session, &dsn.database).await.is_err() && tokio::time::Instant::now() < deadline {
+            while drop_database(&session, &dsn.database).await.is_err()
+                && tokio::time::Instant::now() < deadline
+            {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });

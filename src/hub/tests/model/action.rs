@@ -76,39 +76,18 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
 pub(super) const FILTERS: usize = 8;
 
 pub(super) fn filter(number: usize) -> Filter {
-    let set = |names: &[&str]| {
-        Some(
-            names
-                .iter()
-                .map(|&name| Arc::from(name))
-                .collect::<BTreeSet<Arc<str>>>(),
-        )
-    };
+    let set =
+        |names: &[&str]| Some(names.iter().map(|&name| Arc::from(name)).collect::<BTreeSet<Arc<str>>>());
     let value = |value: &str| value.as_bytes().into();
     match number {
         0 | 1 => Filter::default(),
-        2 => Filter {
-            channels: set(&["x"]),
-            ..Filter::default()
-        },
-        3 => Filter {
-            channels: set(&["y", "z"]),
-            types: set(&["t"]),
-            ..Filter::default()
-        },
-        4 => Filter {
-            types: set(&["u"]),
-            ..Filter::default()
-        },
-        5 => Filter {
-            tags: vec![(1, vec![value("1")])],
-            ..Filter::default()
-        },
-        6 => Filter {
-            channels: set(&["x", "y"]),
-            tags: vec![(1, vec![value("2"), value("1")])],
-            types: None,
-        },
+        2 => Filter { channels: set(&["x"]), ..Filter::default() },
+        3 => Filter { channels: set(&["y", "z"]), types: set(&["t"]), ..Filter::default() },
+        4 => Filter { types: set(&["u"]), ..Filter::default() },
+        5 => Filter { tags: vec![(1, vec![value("1")])], ..Filter::default() },
+        6 => {
+            Filter { channels: set(&["x", "y"]), tags: vec![(1, vec![value("2"), value("1")])], types: None }
+        }
         _ => Filter {
             tags: vec![(2, vec![value("2")]), (1, vec![value("1"), value("3")])],
             ..Filter::default()
@@ -118,19 +97,11 @@ pub(super) fn filter(number: usize) -> Filter {
 
 /// The meaning of a filter, written a second time and otherwise.
 pub(super) fn wants(filter: &Filter, entry: &Draft) -> bool {
-    let channel = filter
-        .channels
-        .as_ref()
-        .is_none_or(|channels| channels.iter().any(|c| **c == *entry.channel));
-    let event_type = filter
-        .types
-        .as_ref()
-        .is_none_or(|types| types.iter().any(|t| **t == *entry.event_type));
+    let channel =
+        filter.channels.as_ref().is_none_or(|channels| channels.iter().any(|c| **c == *entry.channel));
+    let event_type = filter.types.as_ref().is_none_or(|types| types.iter().any(|t| **t == *entry.event_type));
     let tag = |(name, values): &(u16, Vec<Box<[u8]>>)| {
-        entry
-            .tags
-            .iter()
-            .any(|(n, v)| n == name && values.iter().any(|value| **value == *v.as_bytes()))
+        entry.tags.iter().any(|(n, v)| n == name && values.iter().any(|value| **value == *v.as_bytes()))
     };
     channel && (entry.sync || (event_type && filter.tags.iter().all(tag)))
 }

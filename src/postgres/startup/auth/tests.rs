@@ -46,10 +46,7 @@ async fn md5_answers_with_the_salted_hash() {
     let script = vec![ask(request::MD5, b"salt"), ask(request::OK, b"")];
     let received = against("password=secret", None, script).await.unwrap();
     let expected = md5_hash(b"ada", b"secret", *b"salt");
-    assert_eq!(
-        received,
-        [&b"p\0\0\0\x28"[..], expected.as_bytes(), b"\0"].concat()
-    );
+    assert_eq!(received, [&b"p\0\0\0\x28"[..], expected.as_bytes(), b"\0"].concat());
 }
 
 #[tokio::test]
@@ -72,13 +69,7 @@ async fn scram_tells_the_server_what_binding_it_could_have() {
     let both = b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
     let plain = b"SCRAM-SHA-256\0\0";
     for (parameters, binding, offer, mechanism, header) in [
-        (
-            "",
-            true,
-            &both[..],
-            "SCRAM-SHA-256-PLUS",
-            "p=tls-server-end-point,,",
-        ),
+        ("", true, &both[..], "SCRAM-SHA-256-PLUS", "p=tls-server-end-point,,"),
         ("", true, plain, "SCRAM-SHA-256", "y,,"),
         ("", false, plain, "SCRAM-SHA-256", "n,,"),
         ("channel_binding=disable", true, both, "SCRAM-SHA-256", "n,,"),
@@ -96,10 +87,7 @@ async fn scram_tells_the_server_what_binding_it_could_have() {
         let binding = binding.then(|| vec![1, 2, 3]);
         let (result, received) =
             tokio::join!(authenticate(&mut wire, &dsn, &dsn.hosts[0], binding), exchange);
-        assert!(
-            matches!(result, Err(ConnectFailure::Stream(StreamError::Closed))),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(ConnectFailure::Stream(StreamError::Closed))), "{result:?}");
         let sent = String::from_utf8_lossy(&received[5..]);
         let (name, rest) = sent.split_once('\0').unwrap();
         assert_eq!(name, mechanism);
@@ -112,16 +100,10 @@ async fn scram_tells_the_server_what_binding_it_could_have() {
 async fn server_that_skips_its_proof_is_not_believed() {
     let script = vec![ask(request::SASL, b"SCRAM-SHA-256\0\0"), ask(request::OK, b"")];
     let result = against("password=secret", None, script).await;
-    assert!(
-        matches!(result, Err(ConnectFailure::Stream(StreamError::Protocol(_)))),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(ConnectFailure::Stream(StreamError::Protocol(_)))), "{result:?}");
 
     let stranger = b"r=another,s=c2FsdA==,i=4096";
-    let script = vec![
-        ask(request::SASL, b"SCRAM-SHA-256\0\0"),
-        ask(request::SASL_CONTINUE, stranger),
-    ];
+    let script = vec![ask(request::SASL, b"SCRAM-SHA-256\0\0"), ask(request::SASL_CONTINUE, stranger)];
     let error = authentication(against("password=secret", None, script).await);
     assert!(matches!(error, AuthenticationError::Scram(_)), "{error}");
 }
