@@ -56,6 +56,8 @@ pub struct View {
     pub visible: Option<Lsn>,
     /// What is below was given up for its age or for the log it holds back.
     pub window_start: Lsn,
+    /// Where this history began: until the window has moved on from here, all of it is kept.
+    pub origin: Lsn,
 }
 
 /// Hears of what was published. Called by the publisher in order, after readers can see it; must be quick and must
@@ -97,6 +99,7 @@ impl Journals {
             head: Lsn::ZERO,
             visible: None,
             window_start: Lsn::ZERO,
+            origin: Lsn::ZERO,
         };
         let (writer, directory) = fresh(max_memory, view);
         Arc::new(Self {
@@ -113,7 +116,7 @@ impl Journals {
     pub fn reset(&self, epoch: Epoch, start: Lsn) {
         let mut writer = self.writer();
         let generation = self.view().generation + 1;
-        let view = View { generation, epoch, head: start, visible: None, window_start: start };
+        let view = View { generation, epoch, head: start, visible: None, window_start: start, origin: start };
         let (new_writer, new_directory) = fresh(self.max_memory, view);
         // Freed after the lock: there may be much.
         let old = std::mem::replace(&mut *self.directory_mut(), new_directory);

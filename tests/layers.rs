@@ -29,7 +29,7 @@ struct File {
 impl File {
     /// Unit tests in a file of their own.
     fn is_tests(&self) -> bool {
-        self.path.ends_with("/tests.rs")
+        self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
     }
 
     /// The code that ships: what stands above the unit tests, which are last in a file.

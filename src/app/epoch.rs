@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn an_epoch_is_the_same_in_every_process() {
-        assert_eq!(epoch(&identity(), "wal", 7).to_string(), "0000000000000000");
+        assert_eq!(epoch(&identity(), "wal", 7).to_string(), "145171fbfc4029d2");
     }
 
     #[test]

@@ -114,8 +114,8 @@ impl Stream {
     }
 
     /// Whether the id that the client was last given in a data frame is older than a quarter of the window: of its
-    /// age (`max_age`), or of what the window spans now, whatever bounds it (age, log, memory). Then the next
-    /// keepalive should be a data frame with [`cursor`](Self::cursor)'s id, and [`carried`](Self::carried) be told.
+    /// age (`max_age`), or, once something has been given up, of what the window spans, whatever bounds it (age, log,
+    /// memory). Then the next keepalive should be a data frame with [`cursor`](Self::cursor)'s id, and [`carried`](Self::carried) be told.
     #[must_use]
     pub fn owes_id(&self, max_age: Duration) -> bool {
         if self.carried_at.elapsed() > max_age / 4 {
@@ -123,6 +123,9 @@ impl Stream {
         }
         let snapshot = self.membership.hub.journals().snapshot(&self.membership.organization);
         let start = snapshot.floor().0.max(snapshot.view.window_start);
+        if start <= snapshot.view.origin {
+            return false;
+        }
         let head = snapshot.view.head;
         u128::from(head.bytes_since(self.carried.0)) * 4 > u128::from(head.bytes_since(start))
     }

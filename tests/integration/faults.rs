@@ -16,6 +16,27 @@ fn done(frame: &Frame) -> bool {
     frame.event_type().as_deref() == Some("done")
 }
 
+/// A proxy to a database's server, and how a worker goes through it.
+async fn proxied(url: &str) -> (Proxy, impl Fn(&Dsn) -> Dsn + 'static) {
+    let dsn = Dsn::parse(url).expect("its URL");
+    let target: SocketAddr = match dsn.hosts.first() {
+        Some(Host::Tcp { host, port }) => tokio::net::lookup_host((host.as_str(), *port))
+            .await
+            .expect("an address")
+            .next()
+            .expect("one at least"),
+        other => panic!("tests reach the server by TCP: {other:?}"),
+    };
+    let proxy = Proxy::start(target).await;
+    let address = proxy.address;
+    let through = move |dsn: &Dsn| {
+        let mut dsn = dsn.clone();
+        dsn.hosts = vec![Host::Tcp { host: address.ip().to_string(), port: address.port() }];
+        dsn
+    };
+    (proxy, through)
+}
+
 /// A cluster that a test may stop, with the domain in it.
 async fn own_cluster() -> (Cluster, String) {
     let options = ClusterOptions { settings: server::settings(), ..ClusterOptions::default() };
@@ -65,26 +86,8 @@ async fn while_the_database_is_away_readiness_says_so_and_streams_stay() {
 #[tokio::test]
 async fn a_cut_network_is_mended_without_a_gap() {
     let url = server::database().await;
-    let dsn = Dsn::parse(&url).expect("its URL");
-    let target: SocketAddr = match dsn.hosts.first() {
-        Some(Host::Tcp { host, port }) => tokio::net::lookup_host((host.as_str(), *port))
-            .await
-            .expect("an address")
-            .next()
-            .expect("one at least"),
-        other => panic!("tests reach the server by TCP: {other:?}"),
-    };
-    let proxy = Proxy::start(target).await;
-    let address = proxy.address;
-    let app = TestApp::builder()
-        .on(url)
-        .through(move |dsn| {
-            let mut dsn = dsn.clone();
-            dsn.hosts = vec![Host::Tcp { host: address.ip().to_string(), port: address.port() }];
-            dsn
-        })
-        .start()
-        .await;
+    let (proxy, through) = proxied(&url).await;
+    let app = TestApp::builder().on(url).through(through).start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "").await;
     for round in 0..3 {
@@ -143,4 +146,26 @@ async fn a_second_worker_waits_and_takes_over() {
     app.sql("select walcast.emit('o1', 'done', '1')").await;
     let mut stream = app.open(&member, "&since=earliest&channel=custom").await;
     assert_eq!(stream.events_until(done).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_network_that_swallows_everything_is_noticed_and_left() {
+    let url = server::database().await;
+    let (proxy, through) = proxied(&url).await;
+    // The server's own timeout is the measure of how long silence is borne.
+    let patient =
+        move |dsn: &Dsn| Dsn { options: Some("-c wal_sender_timeout=3s".to_owned()), ..through(dsn) };
+    let app = TestApp::builder().on(url).through(patient).start().await;
+    let member = app.member("o1", "u1", "admin").await;
+    let mut stream = app.open(&member, "").await;
+    proxy.black_hole();
+    app.sql("select walcast.emit('o1', 'swallowed', '1')").await;
+    eventually("the silence is noticed", || async {
+        (app.get("/readyz").await.body.trim() == "source_down").then_some(())
+    })
+    .await;
+    proxy.restore();
+    app.sql("select walcast.emit('o1', 'done', '1')").await;
+    let types: Vec<_> = stream.events_until(done).await.iter().filter_map(Frame::event_type).collect();
+    assert_eq!(types, ["swallowed", "done"]);
 }

@@ -1,12 +1,28 @@
 //! The integration tests: one binary, one Postgres cluster that it starts by itself (or the server that
 //! `TEST_DATABASE_URL` names), a database of its own for every test.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test: it stops where it can't go on"
+)]
+#![allow(unreachable_pub, reason = "nothing is outside of this binary")]
+
 mod bench;
 mod faults;
 mod golden;
 mod isolation;
 mod measure;
+mod migrations;
+mod mirror;
 mod order;
 mod requests;
 mod restart;
 mod rows;
+mod schema;
+mod setup;
+mod source;
+mod values;
+mod wire;

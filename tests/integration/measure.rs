@@ -113,7 +113,6 @@ async fn memory_of_one_transaction_of_a_million_rows() {
     .await;
     let member = crate::bench::app::Member {
         organization: "o1".to_owned(),
-        user: "u1".to_owned(),
         token: crate::bench::app::token_with("u1", serde_json::json!({})),
     };
     let request =

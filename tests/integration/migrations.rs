@@ -27,30 +27,24 @@ struct Database {
 
 impl Database {
     async fn migrated() -> Self {
-        let dsn = server::database().await;
-        Self {
-            client: server::session(&dsn).await,
-            dsn,
-        }
+        let dsn = server::database().await.parse().unwrap();
+        let client = server::session(&dsn).await;
+        // What is not flushed is not decoded.
+        client.batch_execute("set synchronous_commit = on").await.unwrap();
+        Self { client, dsn }
     }
 
     /// As before walcast's own migrations.
     async fn without_walcast() -> Self {
         let database = Self::migrated().await;
-        database
-            .client
-            .batch_execute("drop schema walcast cascade")
-            .await
-            .unwrap();
+        database.client.batch_execute("drop schema walcast cascade").await.unwrap();
         database
     }
 
     /// What the server answers to a statement that it must refuse.
     async fn refusal(&self, sql: &str) -> String {
         let error = self.client.batch_execute(sql).await.expect_err(sql);
-        error
-            .as_db_error()
-            .map_or_else(|| error.to_string(), |error| error.message().to_owned())
+        error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
     }
 
     /// A role of this database's own that may do nothing, and a session as it.
@@ -58,9 +52,7 @@ impl Database {
         let role = format!("{}_role", self.dsn.database);
         let session = server::session(&self.dsn).await;
         session
-            .batch_execute(&format!(
-                "drop role if exists {role}; create role {role}; set role {role}"
-            ))
+            .batch_execute(&format!("drop role if exists {role}; create role {role}; set role {role}"))
             .await
             .unwrap();
         (role, session)
@@ -102,10 +94,7 @@ async fn an_emitted_event_is_signed_for_its_transaction_and_a_rolled_back_one_ne
     let create = format!("select pg_create_logical_replication_slot('{slot}', 'pgoutput', true)");
     client.batch_execute(&create).await.unwrap();
 
-    client
-        .batch_execute("begin; select walcast.emit('o', 'gone', '1'); rollback")
-        .await
-        .unwrap();
+    client.batch_execute("begin; select walcast.emit('o', 'gone', '1'); rollback").await.unwrap();
     client
         .batch_execute(
             r#"begin; savepoint a;
@@ -121,20 +110,12 @@ async fn an_emitted_event_is_signed_for_its_transaction_and_a_rolled_back_one_ne
              'proto_version', '1', 'publication_names', 'walcast', 'messages', 'true')"
     );
     let rows = client.query(&read, &[]).await.unwrap();
-    let messages: Vec<(String, String)> = rows
-        .iter()
-        .filter_map(|row| Some((row.get(0), content_of(row.get(1))?)))
-        .collect();
-    let [(xid, content)] = messages.as_slice() else {
-        panic!("one message, not {messages:?}")
-    };
+    let messages: Vec<(String, String)> =
+        rows.iter().filter_map(|row| Some((row.get(0), content_of(row.get(1))?))).collect();
+    let [(xid, content)] = messages.as_slice() else { panic!("one message, not {messages:?}") };
 
     let (signature, event) = content.split_once(' ').expect("a signature, then the event");
-    let secret: Vec<u8> = client
-        .query_one("select value from walcast.secret", &[])
-        .await
-        .unwrap()
-        .get(0);
+    let secret: Vec<u8> = client.query_one("select value from walcast.secret", &[]).await.unwrap().get(0);
     assert_eq!(secret.len(), 32);
     let inner = sha256(&[&secret, xid.as_bytes(), b":", event.as_bytes()]);
     assert_eq!(signature, hex(&sha256(&[&secret, &inner])));
@@ -153,10 +134,7 @@ async fn emit_says_what_is_wrong_with_an_argument() {
         ("'', 't', '1'", "organization_id is missing"),
         ("'*', 't', '1'", "organization_id must be one organization, not *"),
         ("'o', null, '1'", "type is missing"),
-        (
-            "'o', 'a b', '1'",
-            "type 'a b' must be 1 to 100 of A-Z a-z 0-9 . _ : -",
-        ),
+        ("'o', 'a b', '1'", "type 'a b' must be 1 to 100 of A-Z a-z 0-9 . _ : -"),
         ("'o', E'a\\n', '1'", "must be 1 to 100"),
         ("'o', '', '1'", "must be 1 to 100"),
         (&long, "must be 1 to 100"),
@@ -164,58 +142,25 @@ async fn emit_says_what_is_wrong_with_an_argument() {
         ("'o', 't', null", "data is missing"),
         ("'o', 't', '1', 'a b'", "channel 'a b' must be 1 to 100"),
         ("'o', 't', '1', tags => '[]'", "tags must be an object, not array"),
-        (
-            "'o', 't', '1', tags => '{\"a b\": 1}'",
-            "tag name 'a b' must be 1 to 100",
-        ),
-        (
-            "'o', 't', '1', tags => '{\"a\": {}}'",
-            "tag 'a' must be a string, a number, a boolean or null",
-        ),
+        ("'o', 't', '1', tags => '{\"a b\": 1}'", "tag name 'a b' must be 1 to 100"),
+        ("'o', 't', '1', tags => '{\"a\": {}}'", "tag 'a' must be a string, a number, a boolean or null"),
         ("'o', 't', '1', \"only\" => '{}'", "only must be"),
         ("'o', 't', '1', \"only\" => '\"admin\"'", "only must be"),
-        (
-            "'o', 't', '1', \"only\" => '{\"role\": \"admin\"}'",
-            "only must be",
-        ),
-        (
-            "'o', 't', '1', \"only\" => '{\"user\": null}'",
-            "only.user must be a user's id",
-        ),
-        (
-            "'o', 't', '1', \"only\" => '{\"roles\": []}'",
-            "only.roles must be a list of role names",
-        ),
-        (
-            "'o', 't', '1', \"only\" => '{\"roles\": \"admin\"}'",
-            "only.roles must be a list of role names",
-        ),
+        ("'o', 't', '1', \"only\" => '{\"role\": \"admin\"}'", "only must be"),
+        ("'o', 't', '1', \"only\" => '{\"user\": null}'", "only.user must be a user's id"),
+        ("'o', 't', '1', \"only\" => '{\"roles\": []}'", "only.roles must be a list of role names"),
+        ("'o', 't', '1', \"only\" => '{\"roles\": \"admin\"}'", "only.roles must be a list of role names"),
         (
             "'o', 't', '1', \"only\" => '{\"roles\": [[\"admin\"]]}'",
             "only.roles must be a list of role names",
         ),
-        (
-            "'o', 't', '1', \"only\" => '{\"roles\": [\"a\", 1]}'",
-            "only.roles must be a list of role names",
-        ),
+        ("'o', 't', '1', \"only\" => '{\"roles\": [\"a\", 1]}'", "only.roles must be a list of role names"),
     ] {
-        let said = database
-            .refusal(&format!("select walcast.emit({arguments})"))
-            .await;
-        assert!(
-            said.starts_with("walcast.emit: ") && said.contains(message),
-            "{arguments}: {said}"
-        );
+        let said = database.refusal(&format!("select walcast.emit({arguments})")).await;
+        assert!(said.starts_with("walcast.emit: ") && said.contains(message), "{arguments}: {said}");
     }
-    for arguments in [
-        "'o', 't', 'null', null, null, null",
-        "'o', 't', '1', 'c', '{\"a\": null}', 'null'",
-    ] {
-        database
-            .client
-            .batch_execute(&format!("select walcast.emit({arguments})"))
-            .await
-            .unwrap();
+    for arguments in ["'o', 't', 'null', null, null, null", "'o', 't', '1', 'c', '{\"a\": null}', 'null'"] {
+        database.client.batch_execute(&format!("select walcast.emit({arguments})")).await.unwrap();
     }
 }
 
@@ -240,22 +185,13 @@ async fn nobody_reads_the_secret_or_emits_without_a_grant_whatever_the_default_p
     };
     let secret = "select value from walcast.secret";
     let emit = "select walcast.emit('o', 't', '1')";
-    assert_eq!(
-        refused(secret).await.as_deref(),
-        Some("permission denied for table secret")
-    );
-    assert_eq!(
-        refused(emit).await.as_deref(),
-        Some("permission denied for function emit")
-    );
+    assert_eq!(refused(secret).await.as_deref(), Some("permission denied for table secret"));
+    assert_eq!(refused(emit).await.as_deref(), Some("permission denied for function emit"));
 
     let grant = format!("grant execute on function walcast.emit to {role}");
     database.client.batch_execute(&grant).await.unwrap();
     client.batch_execute(emit).await.unwrap();
-    assert_eq!(
-        refused(secret).await.as_deref(),
-        Some("permission denied for table secret")
-    );
+    assert_eq!(refused(secret).await.as_deref(), Some("permission denied for table secret"));
 }
 
 #[tokio::test]
@@ -265,10 +201,7 @@ async fn a_schema_of_somebody_else_is_not_used() {
     let create = format!("create schema walcast authorization {role}");
     database.client.batch_execute(&create).await.unwrap();
     let said = database.refusal(WALCAST[0]).await;
-    assert!(
-        said.starts_with(&format!("schema walcast belongs to {role}, not to ")),
-        "{said}"
-    );
+    assert!(said.starts_with(&format!("schema walcast belongs to {role}, not to ")), "{said}");
 }
 
 #[tokio::test]
@@ -299,72 +232,27 @@ async fn the_reference_tables_take_right_rows_and_refuse_wrong_ones() {
 
     for (table, columns, values, broken) in [
         ("organizations", "id", "'p'", "null value in column \"name\""),
-        (
-            "memberships",
-            "organization_id, user_id, role",
-            "'o', 'u', 'owner'",
-            "memberships_role_check",
-        ),
+        ("memberships", "organization_id, user_id, role", "'o', 'u', 'owner'", "memberships_role_check"),
         (
             "memberships",
             "organization_id, user_id, role",
             "'x', 'u', 'admin'",
             "memberships_organization_id_fkey",
         ),
-        (
-            "memberships",
-            "organization_id, user_id, role",
-            "'o', 'x', 'admin'",
-            "memberships_user_id_fkey",
-        ),
-        (
-            "properties",
-            "organization_id, title",
-            "'o', 't'",
-            "null value in column \"status\"",
-        ),
-        (
-            "properties",
-            "organization_id, title, status",
-            "'o', 't', 'new'",
-            "properties_status_check",
-        ),
-        (
-            "activities",
-            "organization_id, status",
-            "'o', 'done'",
-            "activities_status_check",
-        ),
-        (
-            "devices",
-            "organization_id, name, status",
-            "'o', 'd', 'online'",
-            "devices_status_check",
-        ),
+        ("memberships", "organization_id, user_id, role", "'o', 'x', 'admin'", "memberships_user_id_fkey"),
+        ("properties", "organization_id, title", "'o', 't'", "null value in column \"status\""),
+        ("properties", "organization_id, title, status", "'o', 't', 'new'", "properties_status_check"),
+        ("activities", "organization_id, status", "'o', 'done'", "activities_status_check"),
+        ("devices", "organization_id, name, status", "'o', 'd', 'online'", "devices_status_check"),
         (
             "devices",
             "organization_id, name, status",
             "null, 'd', 'ONLINE'",
             "null value in column \"organization_id\"",
         ),
-        (
-            "lots",
-            "organization_id, name, total_slots, occupied",
-            "'o', 'l', 1, -1",
-            "lots_occupied_check",
-        ),
-        (
-            "lots",
-            "organization_id, name, total_slots",
-            "'o', 'l', 1",
-            "null value in column \"occupied\"",
-        ),
-        (
-            "gate_events",
-            "organization_id, event",
-            "'o', 'entry'",
-            "gate_events_event_check",
-        ),
+        ("lots", "organization_id, name, total_slots, occupied", "'o', 'l', 1, -1", "lots_occupied_check"),
+        ("lots", "organization_id, name, total_slots", "'o', 'l', 1", "null value in column \"occupied\""),
+        ("gate_events", "organization_id, event", "'o', 'entry'", "gate_events_event_check"),
         (
             "lot_alerts",
             "organization_id, type, severity, status",
@@ -383,33 +271,16 @@ async fn the_reference_tables_take_right_rows_and_refuse_wrong_ones() {
             "'o', 'urgent', 'open', 't'",
             "issues_priority_check",
         ),
-        (
-            "notifications",
-            "organization_id",
-            "'o'",
-            "null value in column \"title\"",
-        ),
+        ("notifications", "organization_id", "'o'", "null value in column \"title\""),
     ] {
-        let said = database
-            .refusal(&format!("insert into {table} ({columns}) values ({values})"))
-            .await;
-        assert!(
-            said.contains(broken),
-            "{table} ({columns}) values ({values}): {said}"
-        );
+        let said = database.refusal(&format!("insert into {table} ({columns}) values ({values})")).await;
+        assert!(said.contains(broken), "{table} ({columns}) values ({values}): {said}");
     }
 
     let count = async |table: &str| -> i64 {
-        client
-            .query_one(&format!("select count(*) from {table}"), &[])
-            .await
-            .unwrap()
-            .get(0)
+        client.query_one(&format!("select count(*) from {table}"), &[]).await.unwrap().get(0)
     };
-    client
-        .batch_execute("delete from users where id = 'u'")
-        .await
-        .unwrap();
+    client.batch_execute("delete from users where id = 'u'").await.unwrap();
     assert_eq!(count("memberships").await, 1);
     client.batch_execute("delete from organizations").await.unwrap();
     for table in ["memberships", "issues", "device_telemetry", "user_activity"] {

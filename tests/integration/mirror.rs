@@ -9,7 +9,8 @@ use walcast::postgres::client::connect;
 use walcast::postgres::schema::TableName;
 use walcast::source::{Change, SourceItem};
 
-use super::source::{PATIENCE, Source, TestDatabase};
+use super::source::{Source, TestDatabase};
+use crate::bench::PATIENCE;
 
 const BAYS: MirrorTableId = MirrorTableId(0);
 const BY_ID: usize = 0;

@@ -62,7 +62,9 @@ async fn concurrent_writers_lose_and_double_nothing() {
         assert!(last < Some(id.place()), "ids ascend");
         last = Some(id.place());
         let data = event.json()["data"].clone();
-        let (writer, n) = (data[0].as_u64().expect("writer") as usize, data[1].as_u64().expect("n") as usize);
+        let number =
+            |place: usize| data[place].as_u64().and_then(|n| usize::try_from(n).ok()).expect("a number");
+        let (writer, n) = (number(0), number(1));
         assert_eq!(n, seen[writer], "each writer's events in its order, none missing, none twice");
         seen[writer] += 1;
     }

@@ -306,11 +306,7 @@ async fn a_stream_ends_at_its_tokens_expiry() {
     app.member("o1", "u1", "admin").await;
     let now =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
-    let brief = Member {
-        organization: "o1".to_owned(),
-        user: "u1".to_owned(),
-        token: token_with("u1", json!({ "exp": now + 2 })),
-    };
+    let brief = Member { organization: "o1".to_owned(), token: token_with("u1", json!({ "exp": now + 2 })) };
     let mut stream = app.open(&brief, "").await;
     let last = stream.rest().await.pop().expect("a farewell").json();
     assert_eq!((&last["type"], &last["data"]), (&json!("token.expired"), &json!({})));
@@ -356,9 +352,9 @@ async fn malformed_requests_stop_nobody_else() {
         let _ = socket.shutdown().await;
         let mut answer = Vec::new();
         let read = tokio::time::timeout(crate::bench::PATIENCE, socket.read_to_end(&mut answer)).await;
-        assert!(read.is_ok(), "the connection ends after {:.40?}", bytes);
-        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{:.40?}", bytes);
-        assert!(!answer.starts_with(b"HTTP/1.1 5"), "{:.40?}: {}", bytes, String::from_utf8_lossy(&answer));
+        assert!(read.is_ok(), "the connection ends after {bytes:.40?}");
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{bytes:.40?}");
+        assert!(!answer.starts_with(b"HTTP/1.1 5"), "{bytes:.40?}: {}", String::from_utf8_lossy(&answer));
     }
     app.sql("select walcast.emit('o1', 'still.here', '1')").await;
     assert_eq!(stream.event().await.event_type().as_deref(), Some("still.here"));

@@ -115,3 +115,18 @@ async fn a_quiet_system_confirms_what_it_read_once_the_window_has_passed() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_graceful_restart_keeps_ids_and_an_idle_systems_positions_valid() {
+    let mut app = TestApp::start().await;
+    let member = app.member("o1", "u1", "admin").await;
+    let mut stream = app.connect(&member, "").await;
+    let idle = stream.data().await.id.expect("connected carries the id that it resumes after");
+    drop(stream);
+    app.restart().await;
+    app.sql("select walcast.emit('o1', 'done', '1')").await;
+    let mut resumed = app.connect(&member, &format!("&lastEventId={idle}")).await;
+    assert_eq!(resumed.data().await.json()["resumed"], true);
+    let missed = resumed.events_until(done).await;
+    assert_eq!(missed.len(), 1, "nothing to be told: {missed:#?}");
+}

@@ -2,17 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use tokio_postgres::Client;
+use walcast::postgres::Client;
 use walcast::postgres::schema::{
     Column, Field, IdentityIndex, ReplicaIdentity, Schema, Table, TableKind, TableName, TypeKind,
 };
 
+use crate::bench::server;
+
 async fn client() -> Client {
-    let url =
-        std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL names a database to create tables in");
-    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
+    let dsn = server::empty_database().await.parse().unwrap();
+    server::session(&dsn).await
 }
 
 fn column(name: &str, type_oid: u32) -> Column {

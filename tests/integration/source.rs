@@ -1,12 +1,11 @@
 //! The WAL source against a real server: nothing lost, nothing twice, whatever happens to the connection.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use walcast::config;
-use walcast::postgres::client::{Client, connect};
+use walcast::postgres::client::Client;
 use walcast::postgres::dsn::Dsn;
 use walcast::postgres::pgoutput::{Cell, OldTuple, Tuple};
 use walcast::postgres::{Lsn, PgTimestamp};
@@ -14,29 +13,27 @@ use walcast::source::{
     Change, Changes, ErrorKind, Operation, ResetReason, SourceItem, Transaction, Visibility, WalSource,
 };
 
-/// Far beyond what any step takes; reached only by a failure.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+use crate::bench::{PATIENCE, server};
 
-/// A database of its own on the cluster of `TEST_DATABASE_URL`, whose role is a superuser.
+/// A database of its own.
 pub(crate) struct TestDatabase {
     pub(crate) dsn: Dsn,
     pub(crate) sql: Client,
     pub(crate) slot: String,
 }
 
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        server::clean_up(self.dsn.clone());
+    }
+}
+
 impl TestDatabase {
     pub(crate) async fn create() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let url = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL names a superuser's database");
-        let cluster: Dsn = url.parse().unwrap();
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("source_{}_{number}", std::process::id());
-        let admin = connect(&cluster).await.unwrap();
-        admin.batch_execute(&format!("drop database if exists {name} with (force)")).await.unwrap();
-        admin.batch_execute(&format!("create database {name}")).await.unwrap();
-        let dsn = cluster.with_database(&name);
-        let sql = connect(&dsn).await.unwrap();
-        Self { dsn, sql, slot: format!("walcast_{name}") }
+        let dsn: Dsn = server::empty_database().await.parse().unwrap();
+        let sql = server::session(&dsn).await;
+        let slot = format!("walcast_{}", dsn.database);
+        Self { dsn, sql, slot }
     }
 
     /// With a table `bays` and everything that a source of it needs.
@@ -457,7 +454,7 @@ async fn now_is_behind_a_transaction_until_a_new_snapshot_sees_it() {
     assert_eq!(visibility.visible_position().await, first.end_lsn);
 
     // One that the server still lists as in progress: it stands for a commit that was decoded before it is visible.
-    let other = connect(&database.dsn).await.unwrap();
+    let other = server::session(&database.dsn).await;
     other.batch_execute(&format!("begin; {}", insert("2"))).await.unwrap();
     let open: i64 = other
         .query_one("select (pg_current_xact_id()::text::bigint) % 4294967296", &[])

@@ -11,22 +11,20 @@ mod generators;
 
 use bytes::BytesMut;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use tokio_postgres::Client;
 use walcast::catalog::Encoder;
 use walcast::catalog::expression::{Cell, Expression, Rows, Scope};
+use walcast::postgres::Client;
 use walcast::postgres::schema::Types;
 use walcast::source::Operation;
 
 use cases::{Case, ranges, scalars, user_types};
 
+use crate::bench::server;
+
 async fn client() -> Client {
-    let url =
-        std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL names a database to create types in");
-    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    let format = "set timezone = 'UTC'; set datestyle = 'ISO'; set intervalstyle = 'postgres';
-                  set extra_float_digits = 1; set bytea_output = 'hex'; set client_min_messages = warning";
-    client.batch_execute(format).await.unwrap();
+    let dsn = server::empty_database().await.parse().unwrap();
+    let client = server::session(&dsn).await;
+    client.batch_execute("set client_min_messages = warning").await.unwrap();
     client
 }
 

@@ -104,7 +104,7 @@ impl World {
                 self.published.clear();
             }
             Action::Open { organization, role, filter, start } => {
-                self.open(organization, role, filter, start)
+                self.open(organization, role, filter, start);
             }
             Action::Read { stream, times } => {
                 if let Some(stream) = stream.checked_rem(self.readers.len()) {

@@ -1,3 +1,5 @@
+//! Streams whose standing changes while they are live.
+
 use std::sync::Arc;
 
 use futures_util::FutureExt;

@@ -1,3 +1,5 @@
+//! Where a stream starts.
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

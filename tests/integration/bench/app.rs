@@ -21,7 +21,6 @@ pub const JWT_SECRET: &str = "a secret of the tests, long enough for HS256";
 #[derive(Clone, Debug)]
 pub struct Member {
     pub organization: String,
-    pub user: String,
     pub token: String,
 }
 
@@ -35,13 +34,16 @@ pub struct TestApp {
     worker: Option<App>,
 }
 
+/// The way by which the worker reaches the test's database.
+type Reroute = Box<dyn Fn(&Dsn) -> Dsn>;
+
 /// What differs from the ordinary worker.
 pub struct Builder {
     config: Config,
     catalog: Option<String>,
     before: String,
     url: Option<String>,
-    worker_dsn: Option<Box<dyn Fn(&Dsn) -> Dsn>>,
+    worker_dsn: Option<Reroute>,
 }
 
 /// A configuration for tests: the reference domain, any free port, everything a stream needs.
@@ -188,11 +190,7 @@ impl TestApp {
              commit"
         ))
         .await;
-        let member = Member {
-            organization: organization.to_owned(),
-            user: user.to_owned(),
-            token: token_with(user, json!({})),
-        };
+        let member = Member { organization: organization.to_owned(), token: token_with(user, json!({})) };
         eventually("the membership is known", || async {
             let mut stream = self.connect(&member, "").await;
             if stream.head.status != 200 {
@@ -224,11 +222,6 @@ impl TestApp {
         let first = stream.data().await;
         assert_eq!(first.event_type().as_deref(), Some("connected"), "{}", first.raw);
         stream
-    }
-
-    /// Opens a stream after an id.
-    pub async fn resume(&self, member: &Member, id: &str) -> Stream {
-        self.open(member, &format!("&lastEventId={id}")).await
     }
 
     pub async fn get(&self, target: &str) -> Response {

@@ -76,12 +76,22 @@ fn url_with_database(url: &str, database: &str) -> String {
 /// The URL of a fresh database with the reference domain in it.
 pub async fn database() -> String {
     let server = SERVER.get_or_init(Server::start).await;
+    copy_of(server, &server.template).await
+}
+
+/// The URL of a fresh database with nothing in it.
+pub async fn empty_database() -> String {
+    let server = SERVER.get_or_init(Server::start).await;
+    copy_of(server, "template0").await
+}
+
+async fn copy_of(server: &Server, template: &str) -> String {
     let database = name("test");
     let session = client::connect(&server.admin).await.expect("the server answers");
     // A template can be copied by one session at a time.
     static COPYING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let copying = COPYING.lock().await;
-    let create = format!("create database {database} template {}", server.template);
+    let create = format!("create database {database} template {template}");
     session.batch_execute(&create).await.expect("a database");
     drop(copying);
     url_with_database(&server.url, &database)

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use tokio_postgres::Client;
+use walcast::postgres::Client;
 
 use super::generators::{date, hex, json, ordered, point, points, text, time, timestamp, written};
 

@@ -38,11 +38,7 @@ impl TlsCluster {
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))
             .expect("a public folder");
         let port = free_port();
-        let cluster = Self {
-            dir,
-            owner: server_user(),
-            port,
-        };
+        let cluster = Self { dir, owner: server_user(), port };
         cluster.initialize();
         cluster.control(&["start", "-w", "-l", "log"]);
         let admin = cluster.admin().await;
@@ -69,18 +65,7 @@ impl TlsCluster {
         }
         self.server(
             "initdb",
-            &[
-                "-U",
-                "postgres",
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--locale=C",
-                "--no-sync",
-                "-D",
-                ".",
-            ],
+            &["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-D", "."],
         );
         certificates(self.dir.path());
         self.install_certificate();
@@ -109,10 +94,7 @@ impl TlsCluster {
 
     /// Another certificate for the server, from a new key, by these arguments of `openssl req -x509`.
     pub(super) fn replace_certificate(&self, arguments: &str) {
-        openssl(
-            self.dir.path(),
-            &format!("req -x509 {KEY} {arguments} -keyout server.key -out server.crt"),
-        );
+        openssl(self.dir.path(), &format!("req -x509 {KEY} {arguments} -keyout server.key -out server.crt"));
         self.install_certificate();
         self.control(&["restart", "-w", "-m", "fast", "-l", "log"]);
     }
@@ -128,28 +110,18 @@ impl TlsCluster {
     /// One of the server's programs, as the user who owns the data, in the data folder.
     fn server(&self, program: &str, arguments: &[&str]) {
         let mut command = Command::new(server_program(program));
-        command
-            .args(arguments)
-            .current_dir(self.path("data"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.args(arguments).current_dir(self.path("data")).stdout(Stdio::null()).stderr(Stdio::null());
         if let Some((user, group)) = self.owner {
             command.uid(user).gid(group);
         }
-        assert!(
-            command.status().is_ok_and(|status| status.success()),
-            "{program} {arguments:?} failed"
-        );
+        assert!(command.status().is_ok_and(|status| status.success()), "{program} {arguments:?} failed");
     }
 
     /// A URL over TCP.
     pub(super) fn dsn(&self, user: &str, password: &str, host: &str, parameters: &str) -> Dsn {
         let password: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        Dsn::parse(&format!(
-            "postgres://{user}:{password}@{host}:{}/postgres?{parameters}",
-            self.port
-        ))
-        .expect("a valid URL")
+        Dsn::parse(&format!("postgres://{user}:{password}@{host}:{}/postgres?{parameters}", self.port))
+            .expect("a valid URL")
     }
 
     pub(super) fn unix_dsn(&self, user: &str) -> Dsn {
@@ -158,9 +130,7 @@ impl TlsCluster {
     }
 
     pub(super) async fn admin(&self) -> Client {
-        client::connect(&self.unix_dsn("postgres"))
-            .await
-            .expect("an administrator's connection")
+        client::connect(&self.unix_dsn("postgres")).await.expect("an administrator's connection")
     }
 
     /// `sslrootcert=` the authority that signed the server's certificate.
@@ -178,28 +148,20 @@ impl Drop for TlsCluster {
 /// Below the range from which outgoing connections take theirs.
 pub(super) fn free_port() -> u16 {
     let mut candidates = std::iter::repeat_with(|| fastrand::u16(20_000..32_768));
-    candidates
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a free port")
+    candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 /// Whom to run the server as, when this is root, whom it refuses.
 fn server_user() -> Option<(u32, u32)> {
     let id = |flag: &str, user: &[&str]| {
         let output = Command::new("id").arg(flag).args(user).output().expect("id");
-        String::from_utf8_lossy(&output.stdout)
-            .trim()
-            .parse()
-            .expect("a number")
+        String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number")
     };
     (id("-u", &[]) == 0).then(|| (id("-u", &["postgres"]), id("-g", &["postgres"])))
 }
 
 fn server_program(name: &str) -> PathBuf {
-    let installed = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten();
+    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     installed
         .map(|version| version.path().join("bin").join(name))
         .find(|path| path.exists())

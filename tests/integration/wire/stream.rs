@@ -17,9 +17,7 @@ async fn stream(cluster: &TlsCluster) -> ReplicationStream {
         "localhost",
         &format!("sslmode=verify-full&{}", cluster.trusting()),
     );
-    let mut connection = ReplicationConnection::connect(&dsn)
-        .await
-        .expect("a replication connection");
+    let mut connection = ReplicationConnection::connect(&dsn).await.expect("a replication connection");
     assert!(connection.server_version() >= 140_000);
     let identity = connection.identify_system().await.expect("an identity");
     assert_eq!(identity.database, "postgres");
@@ -29,20 +27,15 @@ async fn stream(cluster: &TlsCluster) -> ReplicationStream {
     }
     let point = connection.create_slot("mine").await.expect("a slot");
     assert!(point >= Lsn::new(1) && identity.system_id.parse::<u64>().is_ok());
-    connection
-        .start("mine", point, "all \"tables\"")
-        .await
-        .expect("a stream")
+    connection.start("mine", point, "all \"tables\"").await.expect("a stream")
 }
 
 /// Logical messages up to and including the next commit.
 async fn transaction(stream: &mut ReplicationStream) -> Vec<LogicalMessage> {
     let mut messages = Vec::new();
     loop {
-        let next = timeout(Duration::from_secs(20), stream.next())
-            .await
-            .expect("a message")
-            .expect("no error");
+        let next =
+            timeout(Duration::from_secs(20), stream.next()).await.expect("a message").expect("no error");
         let ReplicationMessage::XLogData(data) = next else {
             continue;
         };
@@ -95,36 +88,23 @@ async fn every_kind_of_change_comes_through_the_stream() {
         LogicalMessage::Begin(begin),
         LogicalMessage::Type(mood),
         LogicalMessage::Relation(relation),
-        LogicalMessage::Insert {
-            relation: first_relation,
-            new: first,
-        },
+        LogicalMessage::Insert { relation: first_relation, new: first },
         LogicalMessage::Insert { new: second, .. },
         LogicalMessage::Commit(commit),
     ] = &messages[..]
     else {
         panic!("{messages:?}")
     };
-    assert_eq!(
-        (begin.final_lsn, begin.commit_time),
-        (commit.commit_lsn, commit.commit_time)
-    );
+    assert_eq!((begin.final_lsn, begin.commit_time), (commit.commit_lsn, commit.commit_time));
     assert!(commit.end_lsn > commit.commit_lsn);
     assert_eq!((mood.namespace.as_str(), mood.name.as_str()), ("public", "mood"));
     assert_eq!(
-        relation
-            .columns
-            .iter()
-            .map(|c| (c.name.as_str(), c.is_key))
-            .collect::<Vec<_>>(),
+        relation.columns.iter().map(|c| (c.name.as_str(), c.is_key)).collect::<Vec<_>>(),
         [("id", true), ("body", false), ("mood", false)]
     );
     assert_eq!(relation.columns[2].type_oid, mood.oid);
     assert_eq!(*first_relation, relation.id);
-    assert_eq!(
-        texts(first),
-        row(&[Some("1"), Some(&"x".repeat(9000)), Some("fine")])
-    );
+    assert_eq!(texts(first), row(&[Some("1"), Some(&"x".repeat(9000)), Some("fine")]));
     assert_eq!(texts(second), row(&[Some("2"), None, None]));
 
     admin
@@ -137,18 +117,9 @@ async fn every_kind_of_change_comes_through_the_stream() {
     let messages = transaction(&mut stream).await;
     let [
         LogicalMessage::Begin(_),
-        LogicalMessage::Update {
-            old: None, new: kept, ..
-        },
-        LogicalMessage::Update {
-            old: Some(OldTuple::Key(old_key)),
-            new: renamed,
-            ..
-        },
-        LogicalMessage::Delete {
-            old: OldTuple::Key(deleted),
-            ..
-        },
+        LogicalMessage::Update { old: None, new: kept, .. },
+        LogicalMessage::Update { old: Some(OldTuple::Key(old_key)), new: renamed, .. },
+        LogicalMessage::Delete { old: OldTuple::Key(deleted), .. },
         LogicalMessage::Commit(_),
     ] = &messages[..]
     else {
@@ -173,41 +144,23 @@ async fn every_kind_of_change_comes_through_the_stream() {
     let [
         LogicalMessage::Begin(_),
         LogicalMessage::Insert { relation: whole, .. },
-        LogicalMessage::Update {
-            old: Some(OldTuple::Full(old)),
-            new,
-            ..
-        },
+        LogicalMessage::Update { old: Some(OldTuple::Full(old)), new, .. },
         LogicalMessage::Message(emitted),
-        LogicalMessage::Truncate {
-            relations,
-            cascade: true,
-            restart_identity: true,
-        },
+        LogicalMessage::Truncate { relations, cascade: true, restart_identity: true },
         LogicalMessage::Commit(last),
     ] = &messages[..]
     else {
         panic!("{messages:?}")
     };
+    assert_eq!((texts(old), texts(new)), (row(&[Some("1"), Some("a")]), row(&[Some("1"), Some("b")])));
     assert_eq!(
-        (texts(old), texts(new)),
-        (row(&[Some("1"), Some("a")]), row(&[Some("1"), Some("b")]))
-    );
-    assert_eq!(
-        (
-            emitted.transactional,
-            emitted.prefix.as_str(),
-            &emitted.content[..]
-        ),
+        (emitted.transactional, emitted.prefix.as_str(), &emitted.content[..]),
         (true, "prefix", &b"content"[..])
     );
     assert_eq!(relations.len(), 2);
     assert!(relations.contains(whole) && relations.contains(&relation.id));
 
-    stream
-        .status(last.end_lsn, last.end_lsn, last.end_lsn, false)
-        .await
-        .expect("a status");
+    stream.status(last.end_lsn, last.end_lsn, last.end_lsn, false).await.expect("a status");
     stream.finish().await.expect("an orderly end");
     let slot = admin
         .query_one(
@@ -216,10 +169,7 @@ async fn every_kind_of_change_comes_through_the_stream() {
         )
         .await
         .expect("the slot");
-    assert_eq!(
-        (slot.get::<_, String>(0), slot.get::<_, bool>(1)),
-        (last.end_lsn.to_string(), false)
-    );
+    assert_eq!((slot.get::<_, String>(0), slot.get::<_, bool>(1)), (last.end_lsn.to_string(), false));
 }
 
 #[tokio::test]
@@ -267,10 +217,7 @@ async fn giant_values_come_whole() {
     let admin = cluster.admin().await;
     admin.batch_execute(TABLES).await.expect("tables");
     let mut stream = stream(&cluster).await;
-    admin
-        .batch_execute("INSERT INTO whole VALUES (1, repeat('é', 30000000))")
-        .await
-        .expect("a row");
+    admin.batch_execute("INSERT INTO whole VALUES (1, repeat('é', 30000000))").await.expect("a row");
     let messages = transaction(&mut stream).await;
     let [.., LogicalMessage::Insert { new, .. }, LogicalMessage::Commit(_)] = &messages[..] else {
         panic!("no row")
@@ -285,33 +232,19 @@ async fn server_errors_keep_their_sqlstate_and_an_end_is_told_from_a_break() {
     admin.batch_execute(TABLES).await.expect("tables");
     let dsn = cluster.unix_dsn("trust_user");
     let mut connection = ReplicationConnection::connect(&dsn).await.expect("a connection");
-    let error = connection
-        .simple_query("SELECT 1 AS one; SELECT 1/0")
-        .await
-        .expect_err("a division by zero");
+    let error = connection.simple_query("SELECT 1 AS one; SELECT 1/0").await.expect_err("a division by zero");
     assert_eq!(error.sqlstate().map(|code| code.code()), Some("22012"));
-    let rows = connection
-        .simple_query("SELECT 1 AS one; SELECT 2 AS two")
-        .await
-        .expect("still usable");
+    let rows = connection.simple_query("SELECT 1 AS one; SELECT 2 AS two").await.expect("still usable");
     assert_eq!(
-        rows.iter()
-            .map(|row| (row.get("one"), row.get("two")))
-            .collect::<Vec<_>>(),
+        rows.iter().map(|row| (row.get("one"), row.get("two"))).collect::<Vec<_>>(),
         [(Some("1"), None), (None, Some("2"))]
     );
-    let error = connection
-        .start("absent", Lsn::ZERO, "p")
-        .await
-        .expect_err("no such slot");
+    let error = connection.start("absent", Lsn::ZERO, "p").await.expect_err("no such slot");
     assert_eq!(error.sqlstate().map(|code| code.code()), Some("42704"));
 
     let mut running = stream(&cluster).await;
     let busy = ReplicationConnection::connect(&dsn).await.expect("a connection");
-    let error = busy
-        .start("mine", Lsn::ZERO, "p")
-        .await
-        .expect_err("a slot in use");
+    let error = busy.start("mine", Lsn::ZERO, "p").await.expect_err("a slot in use");
     assert_eq!(error.sqlstate().map(|code| code.code()), Some("55006"));
 
     let terminate =
@@ -323,29 +256,18 @@ async fn server_errors_keep_their_sqlstate_and_an_end_is_told_from_a_break() {
     // The error comes before the slot is released.
     let inactive = "SELECT active FROM pg_replication_slots WHERE slot_name = 'mine'";
     let released = async { while admin.query_one(inactive, &[]).await.expect("the slot").get(0) {} };
-    timeout(Duration::from_secs(5), released)
-        .await
-        .expect("the slot to be released");
+    timeout(Duration::from_secs(5), released).await.expect("the slot to be released");
     let connection = ReplicationConnection::connect(&dsn).await.expect("a connection");
-    let mut running = connection
-        .start("mine", Lsn::ZERO, "all \"tables\"")
-        .await
-        .expect("a stream");
+    let mut running = connection.start("mine", Lsn::ZERO, "all \"tables\"").await.expect("a stream");
     let until_end = tokio::spawn(async move { until_error(&mut running).await });
     tokio::task::block_in_place(|| cluster.control(&["restart", "-w", "-m", "fast", "-l", "log"]));
     let error = until_end.await.expect("an end");
-    assert!(
-        matches!(error, StreamError::Ended | StreamError::Closed),
-        "{error:?}"
-    );
+    assert!(matches!(error, StreamError::Ended | StreamError::Closed), "{error:?}");
 }
 
 async fn until_error(stream: &mut ReplicationStream) -> StreamError {
     loop {
-        match timeout(Duration::from_secs(20), stream.next())
-            .await
-            .expect("an end")
-        {
+        match timeout(Duration::from_secs(20), stream.next()).await.expect("an end") {
             Ok(ReplicationMessage::Keepalive(keepalive)) => {
                 let end = keepalive.wal_end;
                 if let Err(error) = stream.status(end, end, end, false).await {
