@@ -5,7 +5,7 @@ use bytes::{BufMut, BytesMut};
 use super::{CATALOG_NAMESPACE, LogicalMessage, OldTuple, Relation, ReplicaIdentity, Tuple};
 
 impl LogicalMessage {
-    /// Appends what [`super::decode`] reads back as this message. Texts must not hold zero bytes, as PostgreSQL's
+    /// Appends what [`decode`](fn@super::decode) reads back as this message. Texts must not hold zero bytes, as PostgreSQL's
     /// can't; counts and lengths beyond the format's are the caller's mistake and are cut off.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
