@@ -365,6 +365,8 @@ async fn a_slot_that_somebody_else_moved_on_is_a_reset() {
     assert_eq!(source.ids(1).await, ["before"]);
     database.terminate_walsender().await;
     let deadline = Instant::now() + PATIENCE;
+    // A slot is advanced no further than the log is flushed.
+    database.run("set synchronous_commit = on").await;
     database.run(&insert("stolen")).await;
     let advance =
         format!("select pg_replication_slot_advance('{}', pg_current_wal_insert_lsn())", database.slot);
