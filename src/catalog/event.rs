@@ -167,6 +167,9 @@ pub enum SyncReason {
 }
 
 impl SyncReason {
+    pub const ALL: [Self; 5] =
+        [Self::HistoryExpired, Self::HistoryReset, Self::SlowConsumer, Self::Truncated, Self::Unroutable];
+
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
