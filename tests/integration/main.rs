@@ -11,6 +11,7 @@
 #![allow(unreachable_pub, reason = "nothing is outside of this binary")]
 
 mod bench;
+mod commands;
 mod faults;
 mod golden;
 mod isolation;
@@ -24,5 +25,6 @@ mod rows;
 mod schema;
 mod setup;
 mod source;
+mod streams;
 mod values;
 mod wire;
