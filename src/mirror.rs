@@ -57,7 +57,7 @@ pub enum MirrorError {
     TooLarge { table: TableName, limit_bytes: u64 },
     #[error("a change of {table} does not tell which row it is of: the columns of its key are not in it")]
     NoKey { table: TableName },
-    #[error("a row of {table} has more than 4 GiB")]
+    #[error("a row of {table} has a value too large to be mirrored (source.max_row)")]
     RowTooLarge { table: TableName },
 }
 

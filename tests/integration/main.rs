@@ -15,6 +15,7 @@ mod faults;
 mod golden;
 mod isolation;
 mod measure;
+mod memory;
 mod migrations;
 mod mirror;
 mod order;
