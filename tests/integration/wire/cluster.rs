@@ -1,4 +1,4 @@
-//! A server of its own for a test, with TLS: gone when dropped, and when this process is.
+//! A server of its own for a test, with TLS.
 //!
 //! It has a certificate for `localhost`, made by an authority of its own, and a rule of authentication for each user.
 //! `127.0.0.1` reaches it too: a name that the certificate does not have.
@@ -28,22 +28,36 @@ pub(super) const PASSWORD: &str = "p:a/s?s#w[o]r@d%25 ü";
 
 pub(super) struct TlsCluster {
     cluster: Cluster,
-    /// Of the certificates.
+    /// Certificates and keys.
     dir: tempfile::TempDir,
     pub(super) port: u16,
 }
 
 impl TlsCluster {
     pub(super) async fn start() -> Self {
-        let settings = [("listen_addresses", "localhost"), ("max_wal_senders", "20")];
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        certificates(dir.path());
+        // The second as production has it: streams end where commits are flushed.
+        let settings = [("listen_addresses", "localhost"), ("synchronous_commit", "on")];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let options = ClusterOptions { settings, durable: false, ..ClusterOptions::default() };
         let cluster = Cluster::start(options).await.expect("a cluster");
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        certificates(dir.path());
-        let cluster = Self { port: cluster.port(), cluster, dir };
-        cluster.install_certificate();
-        let admin = cluster.admin().await;
+        let port = cluster.port();
+        let this = Self { cluster, dir, port };
+        this.install_certificate();
+        let admin = this.admin().await;
+        for (name, value) in [
+            ("ssl", "on"),
+            ("ssl_ca_file", "ca.crt"),
+            ("ssl_cert_file", "server.crt"),
+            ("ssl_key_file", "server.key"),
+        ] {
+            admin.batch_execute(&format!("ALTER SYSTEM SET {name} = '{value}'")).await.expect("a setting");
+        }
+        drop(admin);
+        std::fs::write(this.cluster.data_dir().join("pg_hba.conf"), HBA).expect("pg_hba.conf");
+        this.restart().await;
+        let admin = this.admin().await;
         admin
             .batch_execute(&format!(
                 "CREATE ROLE trust_user LOGIN REPLICATION;
@@ -56,32 +70,18 @@ impl TlsCluster {
             ))
             .await
             .expect("the roles");
-        for (name, value) in [
-            ("ssl", "on"),
-            ("ssl_ca_file", "ca.crt"),
-            ("ssl_cert_file", "server.crt"),
-            ("ssl_key_file", "server.key"),
-        ] {
-            admin.batch_execute(&format!("ALTER SYSTEM SET {name} = '{value}'")).await.expect("a setting");
-        }
-        cluster.install("pg_hba.conf", HBA.as_bytes());
-        cluster.restart().await;
-        cluster
+        this
     }
 
-    /// A file of the server's folder, as its user's own.
-    fn install(&self, name: &str, content: &[u8]) {
-        let data = self.cluster.data_dir();
-        let owner = data.metadata().expect("the server's folder");
-        let path = data.join(name);
-        std::fs::write(&path, content).expect("a file of the server's");
-        chown(&path, Some(owner.uid()), Some(owner.gid())).expect("its owner");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its mode");
-    }
-
+    /// Puts the certificate where the server reads it, as the server's user.
     fn install_certificate(&self) {
+        let data = self.cluster.data_dir();
+        let owner = std::fs::metadata(data).expect("the data folder");
         for name in ["server.crt", "server.key", "ca.crt"] {
-            self.install(name, &std::fs::read(self.path(name)).expect("a certificate"));
+            let file = data.join(name);
+            std::fs::copy(self.path(name), &file).expect("the server's certificate");
+            chown(&file, Some(owner.uid()), Some(owner.gid())).expect("its owner");
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("its mode");
         }
     }
 
