@@ -19,6 +19,7 @@ mod forms;
 mod golden;
 mod isolation;
 mod measure;
+mod memory;
 mod migrations;
 mod mirror;
 mod mistakes;
