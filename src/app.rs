@@ -13,16 +13,16 @@
 
 mod epoch;
 mod housekeeping;
-mod lookout;
 mod pipeline;
 mod prepare;
+mod watch;
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
-use tokio::sync::watch;
+use tokio::sync::watch as signal;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::access::{Authenticator, Memberships};
@@ -36,8 +36,8 @@ use crate::postgres::Dsn;
 use crate::source::{Visibility, WalSource};
 use crate::telemetry::{Metrics, Readiness};
 use housekeeping::Housekeeping;
-use lookout::Lookout;
 use pipeline::{Parts, Pipeline};
+use watch::Watch;
 
 /// Told the address of HTTP once it is bound.
 pub type Listening = Box<dyn FnOnce(SocketAddr) + Send>;
@@ -76,7 +76,7 @@ pub async fn run(
 /// A running worker. Dropped without [`App::stop`], it ends at once, as a crash would.
 pub struct App {
     address: SocketAddr,
-    stop: watch::Sender<bool>,
+    stop: signal::Sender<bool>,
     http: JoinHandle<()>,
     worker: JoinHandle<anyhow::Result<()>>,
 }
@@ -93,11 +93,12 @@ impl App {
         let journals = Journals::new(config.replay.max_memory.0);
         let visibility = Arc::new(Visibility::new(dsn.clone()));
         let memberships = Arc::new(OnceLock::new());
+        let hub = Hub::new(Arc::clone(&journals));
         let services = Services {
             authenticator: Authenticator::new(&config.access)?,
             memberships: Arc::clone(&memberships),
             vocabulary: Vocabulary::new(catalog.channels(), catalog.tag_names(), &config.channels),
-            hub: Hub::new(Arc::clone(&journals)),
+            hub: Arc::clone(&hub),
             visibility: Arc::clone(&visibility) as _,
             readiness: readiness.clone(),
             metrics: metrics.clone(),
@@ -106,11 +107,11 @@ impl App {
         let address = server.address();
         tracing::info!(%address, "listening");
 
-        let stop = watch::Sender::new(false);
+        let stop = signal::Sender::new(false);
         // The streams are told and closed while the pipeline still feeds them.
-        let drained = watch::Sender::new(false);
+        let drained = signal::Sender::new(false);
         let stopped = drained.subscribe();
-        let worker = Worker { config, dsn, memberships, journals, visibility, readiness, metrics };
+        let worker = Worker { config, dsn, memberships, hub, journals, visibility, readiness, metrics };
         let worker = tokio::spawn(worker.run(catalog, stopped));
         let serving = server.run(stopping(stop.subscribe()));
         let http = tokio::spawn(async move {
@@ -156,6 +157,7 @@ struct Worker {
     config: Config,
     dsn: Dsn,
     memberships: Arc<OnceLock<Memberships>>,
+    hub: Arc<Hub>,
     journals: Arc<Journals>,
     visibility: Arc<Visibility>,
     readiness: Readiness,
@@ -163,19 +165,19 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, catalog: Catalog, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    async fn run(self, catalog: Catalog, stopped: signal::Receiver<bool>) -> anyhow::Result<()> {
         let prepared = tokio::select! {
             biased;
             () = stopping(stopped.clone()) => return Ok(()),
             prepared = prepare::prepare(&self, &catalog) => prepared?,
         };
-        let Self { config, dsn, memberships, journals, visibility, readiness, metrics } = self;
-        // Ends with this function.
-        let mut beside = JoinSet::new();
-        beside.spawn(Lookout::new(&config, dsn.clone(), &prepared, readiness.clone()).run());
+        let Self { config, dsn, memberships, hub, journals, visibility, readiness, metrics } = self;
         let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
+        let tables = watch::tables(&prepared.compiled, &prepared.mirror_specs, &prepared.schema);
+        let read = tables.iter().map(|(table, _)| table.clone()).collect();
+        let watch = Watch::new(&config, dsn.clone(), tables, readiness.clone(), metrics.clone());
         let mapper = Mapper::new(
             prepared.compiled,
             Arc::new(prepared.schema.types),
@@ -184,7 +186,10 @@ impl Worker {
             prepared.emit_secret,
         );
         let parts = Parts {
-            source: WalSource::new(&config.source, &config.replay, dsn.clone()),
+            source: WalSource::new(&config.source, &config.replay, dsn.clone()).of_tables(read),
+            signals: watch.signals(),
+            hub,
+            memberships,
             dsn,
             mirror,
             mapper,
@@ -194,11 +199,14 @@ impl Worker {
             readiness,
             metrics,
         };
+        // Ends with this future, however that ends.
+        let mut beside = JoinSet::new();
+        beside.spawn(watch.run());
         Pipeline::new(parts, stopped).run().await
     }
 }
 
 /// Resolves once the sender says so, or is gone.
-async fn stopping(mut stopped: watch::Receiver<bool>) {
+async fn stopping(mut stopped: signal::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }

@@ -17,6 +17,7 @@ mod item;
 mod link;
 mod policy;
 mod progress;
+mod publication;
 mod relations;
 pub mod setup;
 mod snapshot;
@@ -24,6 +25,7 @@ mod spool;
 mod transaction;
 mod visibility;
 mod wal;
+pub mod watch;
 
 pub use assembler::{AssembleError, Violation};
 pub use backoff::Backoff;

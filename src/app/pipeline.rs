@@ -10,7 +10,7 @@
 //! published counts as dealt with when the source is asked for more, and is confirmed only when no journal needs it
 //! for replay any more.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,14 +21,17 @@ use super::epoch::epoch;
 use super::housekeeping::Housekeeping;
 use super::prepare::{chain, query_kind};
 use super::stopping;
+use super::watch::Signals;
+use crate::access::Memberships;
 use crate::catalog::{Compiled, Mapper};
+use crate::hub::{EndReason, Hub};
 use crate::journal::Journals;
 use crate::mirror::{LoadError, Mirror};
 use crate::postgres::schema::Types;
 use crate::postgres::{Dsn, Lsn, client};
 use crate::source::{
-    Backoff, Change, Changes, ErrorKind, Identity, SourceError, SourceItem, Transaction, Visibility,
-    WalSource,
+    Backoff, Change, Changes, ErrorKind, Identity, ResetReason, SourceError, SourceItem, Transaction,
+    Visibility, WalSource,
 };
 use crate::telemetry::{Metrics, Phase, Readiness, Reason, State};
 
@@ -59,6 +62,9 @@ pub(super) struct Parts {
     pub(super) housekeeping: Housekeeping,
     pub(super) readiness: Readiness,
     pub(super) metrics: Metrics,
+    pub(super) hub: Arc<Hub>,
+    pub(super) memberships: Arc<OnceLock<Memberships>>,
+    pub(super) signals: watch::Receiver<Signals>,
 }
 
 pub(super) struct Pipeline {
@@ -66,6 +72,8 @@ pub(super) struct Pipeline {
     compiled: Arc<Compiled>,
     /// None until the first connection: there is no history yet.
     identity: Option<Identity>,
+    /// Partitions cut, as far as they were heeded.
+    cuts: u64,
     /// Ended by `stop` only: a wait that something else must be able to break off.
     stopped: watch::Receiver<bool>,
 }
@@ -76,7 +84,7 @@ struct Stopped;
 impl Pipeline {
     pub(super) fn new(parts: Parts, stopped: watch::Receiver<bool>) -> Self {
         let compiled = Arc::clone(parts.mapper.compiled());
-        Self { parts, compiled, identity: None, stopped }
+        Self { parts, compiled, identity: None, cuts: 0, stopped }
     }
 
     /// Until it is stopped: the transaction in hand is finished then, and what was dealt with is confirmed.
@@ -147,7 +155,28 @@ impl Pipeline {
         self.parts.visibility.reset(start);
         self.identity = Some(identity);
         tracing::info!(%epoch, %start, "history begins");
-        self.load_mirror().await
+        self.load_mirror().await?;
+        self.judge_streams();
+        Ok(())
+    }
+
+    /// Judges every open stream by the mirror as it was read: what changed while nothing was read has no transaction
+    /// that would. Before anything is published after.
+    fn judge_streams(&self) {
+        let (hub, Some(memberships)) = (&self.parts.hub, self.parts.memberships.get()) else {
+            return;
+        };
+        for (organization, _) in hub.organizations() {
+            for stream in hub.handles(&organization) {
+                match memberships.standing_of(organization.as_str(), stream.user()) {
+                    Some(Some(membership)) if membership.role != stream.role() => {
+                        stream.set_role(membership.role);
+                    }
+                    Some(None) => stream.end(EndReason::Revoked),
+                    Some(Some(_)) | None => {}
+                }
+            }
+        }
     }
 
     /// Reads the mirror, however long that takes: without it nothing can be mapped, and nobody judged.
@@ -301,6 +330,8 @@ impl Pipeline {
     fn disconnected(&mut self, kind: ErrorKind, standby: bool, error: String) {
         if kind == ErrorKind::Operator {
             self.parts.readiness.degrade(SOURCE, Reason::new(error));
+        } else if !standby {
+            self.parts.readiness.warn(SOURCE, Reason::new(error));
         }
         match self.parts.readiness.state() {
             State::Starting | State::Standby if standby => self.parts.readiness.enter(Phase::Standby),
@@ -317,6 +348,7 @@ impl Pipeline {
     }
 
     fn keep_house(&mut self) {
+        self.heed();
         let Parts { source, mirror, mapper, journals, housekeeping, readiness, metrics, .. } =
             &mut self.parts;
         if let Some((time, lsn)) = source.window_start() {
@@ -324,6 +356,27 @@ impl Pipeline {
             source.retain(journals.oldest_kept());
         }
         housekeeping.tell(source, mirror, mapper, journals, readiness, metrics);
+    }
+}
+
+impl Pipeline {
+    /// What the log does not tell, once each time that it was asked for.
+    fn heed(&mut self) {
+        // None watches any more: then nothing is new.
+        if !self.parts.signals.has_changed().unwrap_or(false) {
+            return;
+        }
+        let signals = self.parts.signals.borrow_and_update().clone();
+        let source = &mut self.parts.source;
+        if let Some(max_bytes) = signals.max_wal {
+            source.limit_wal(max_bytes);
+        }
+        if let Some(digest) = &signals.publication {
+            source.expect_publication(digest);
+        }
+        if std::mem::replace(&mut self.cuts, signals.cuts) != signals.cuts {
+            source.begin_anew(ResetReason::PartitionCut);
+        }
     }
 }
 

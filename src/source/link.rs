@@ -37,8 +37,6 @@ pub(super) struct Link {
     /// When the last status was sent, and how far we were; none before the first.
     status: Option<(Instant, Lsn)>,
     status_interval: Duration,
-    /// So many bytes of log are worth a status of their own: what can be confirmed is not pinned for longer.
-    status_bytes: u64,
     reply_due: bool,
     pings: u32,
     /// The newest position between transactions that was not yet yielded.
@@ -76,7 +74,6 @@ impl Link {
         stream: ReplicationStream,
         max_transaction: u64,
         status_interval: Duration,
-        status_bytes: u64,
         handed_out: Lsn,
     ) -> Self {
         let now = Instant::now();
@@ -88,7 +85,6 @@ impl Link {
             received: 0,
             status: None,
             status_interval,
-            status_bytes,
             reply_due: false,
             pings: 0,
             position: None,
@@ -153,7 +149,7 @@ impl Link {
         let due = self.reply_due
             || self.status.is_none_or(|(at, processed)| {
                 at.elapsed() >= self.status_interval
-                    || progress.processed().bytes_since(processed) >= self.status_bytes
+                    || progress.processed().bytes_since(processed) >= progress.status_bytes()
             });
         if due { self.send_status(progress).await } else { Ok(()) }
     }

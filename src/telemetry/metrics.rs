@@ -46,6 +46,13 @@ pub mod names {
     pub const HEAD_LSN: Name = ("walcast_source_head_lsn", "Position below which every commit is done");
     pub const LAG_BYTES: Name = ("walcast_source_lag_bytes", "Write-ahead log written but not processed");
     pub const PINNED_BYTES: Name = ("walcast_source_pinned_bytes", "Write-ahead log that the slot keeps");
+    pub const RESTART_BYTES: Name = (
+        "walcast_source_restart_lsn_bytes",
+        "Write-ahead log that the server keeps for the slot, from restart_lsn on, whoever holds it there",
+    );
+    pub const SAFE_BYTES: Name =
+        ("walcast_source_safe_wal_bytes", "What can be written before the slot is lost; -1 for no limit");
+    pub const WAL_STAGE: Name = ("walcast_source_wal_stage", "1 for the present stage of the log's budget");
     pub const WINDOW_SECONDS: Name =
         ("walcast_window_seconds", "Age of the oldest event that can be replayed");
     pub const WINDOW_BYTES: Name = ("walcast_window_bytes", "Memory of the journals");
@@ -87,6 +94,27 @@ pub enum End {
     failed,
 }
 
+/// Whether the slot's log is within its budget, and who holds it where it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the wire's spelling")]
+pub enum WalStage {
+    within,
+    /// The window is given up before `max_slot_wal_keep_size` is reached.
+    yielding,
+    /// An open transaction keeps more than the budget.
+    held,
+    lost,
+}
+
+impl WalStage {
+    const ALL: [Self; 4] = [Self::within, Self::yielding, Self::held, Self::lost];
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    stage: WalStage,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OpenLabels {
     outcome: Outcome,
@@ -125,6 +153,8 @@ pub struct Metrics {
     pub head_lsn: Level,
     pub lag_bytes: Level,
     pub pinned_bytes: Level,
+    pub restart_bytes: Level,
+    pub safe_bytes: Gauge,
     pub window_seconds: Level,
     pub window_bytes: Level,
     pub mirror_rows: Level,
@@ -132,6 +162,7 @@ pub struct Metrics {
     opens: Family<OpenLabels, Counter>,
     ends: Family<EndLabels, Counter>,
     syncs: Family<SyncLabels, Counter>,
+    stages: Family<StageLabels, Gauge>,
     registry: Arc<Registry>,
 }
 
@@ -167,6 +198,8 @@ impl Metrics {
             head_lsn: level(&mut registry, names::HEAD_LSN),
             lag_bytes: level(&mut registry, names::LAG_BYTES),
             pinned_bytes: level(&mut registry, names::PINNED_BYTES),
+            restart_bytes: level(&mut registry, names::RESTART_BYTES),
+            safe_bytes: Gauge::default(),
             window_seconds: level(&mut registry, names::WINDOW_SECONDS),
             window_bytes: level(&mut registry, names::WINDOW_BYTES),
             mirror_rows: level(&mut registry, names::MIRROR_ROWS),
@@ -174,11 +207,14 @@ impl Metrics {
             opens: Family::default(),
             ends: Family::default(),
             syncs: Family::default(),
+            stages: Family::default(),
             registry: Arc::default(),
         };
         registry.register(names::STREAMS.0, names::STREAMS.1, metrics.streams.clone());
         registry.register(names::OPENS.0, names::OPENS.1, metrics.opens.clone());
         registry.register(names::ENDS.0, names::ENDS.1, metrics.ends.clone());
+        registry.register(names::SAFE_BYTES.0, names::SAFE_BYTES.1, metrics.safe_bytes.clone());
+        registry.register(names::WAL_STAGE.0, names::WAL_STAGE.1, metrics.stages.clone());
         registry.register(names::SYNCS.0, names::SYNCS.1, metrics.syncs.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register(names::BUILD.0, names::BUILD.1, build);
@@ -201,6 +237,13 @@ impl Metrics {
     /// Counts a `data.sync`; `reason` is the wire's word for it.
     pub fn synced(&self, reason: &'static str) {
         self.syncs.get_or_create(&SyncLabels { reason }).inc();
+    }
+
+    /// The present stage of the log's budget.
+    pub fn wal_stage(&self, present: WalStage) {
+        for stage in WalStage::ALL {
+            self.stages.get_or_create(&StageLabels { stage }).set(i64::from(stage == present));
+        }
     }
 
     /// The exposition, of [`CONTENT_TYPE`].

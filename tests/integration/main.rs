@@ -14,6 +14,7 @@ mod bench;
 mod columns;
 mod commands;
 mod drift;
+mod failures;
 mod faults;
 mod forms;
 mod golden;
