@@ -11,6 +11,7 @@
 //! and closed over `http.drain` while the pipeline still feeds them, then the transaction in hand is finished, what
 //! was dealt with is confirmed, and the slot is left.
 
+mod canary;
 mod epoch;
 mod housekeeping;
 mod pipeline;
@@ -22,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::access::{Authenticator, Memberships};
 use crate::catalog::{Catalog, Mapper};
@@ -33,7 +34,8 @@ use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::Dsn;
 use crate::source::{Visibility, WalSource};
-use crate::telemetry::{Metrics, Readiness};
+use crate::telemetry::{Freshness, Metrics, Readiness};
+use canary::{Canary, Keeper};
 use housekeeping::Housekeeping;
 use pipeline::{Parts, Pipeline};
 
@@ -88,6 +90,7 @@ impl App {
         let catalog = prepare::catalog(&config, reference)?;
         let readiness = Readiness::new();
         let metrics = Metrics::new(&readiness);
+        let freshness = Freshness::default();
         let journals = Journals::new(config.replay.max_memory.0);
         let visibility = Arc::new(Visibility::new(dsn.clone()));
         let memberships = Arc::new(OnceLock::new());
@@ -98,6 +101,7 @@ impl App {
             hub: Hub::new(Arc::clone(&journals)),
             visibility: Arc::clone(&visibility) as _,
             readiness: readiness.clone(),
+            freshness: freshness.clone(),
             metrics: metrics.clone(),
         };
         let server = Server::bind(&config, services).await?;
@@ -108,7 +112,7 @@ impl App {
         // The streams are told and closed while the pipeline still feeds them.
         let drained = watch::Sender::new(false);
         let stopped = drained.subscribe();
-        let worker = Worker { config, dsn, memberships, journals, visibility, readiness, metrics };
+        let worker = Worker { config, dsn, memberships, journals, visibility, readiness, freshness, metrics };
         let worker = tokio::spawn(worker.run(catalog, stopped));
         let serving = server.run(stopping(stop.subscribe()));
         let http = tokio::spawn(async move {
@@ -157,6 +161,7 @@ struct Worker {
     journals: Arc<Journals>,
     visibility: Arc<Visibility>,
     readiness: Readiness,
+    freshness: Freshness,
     metrics: Metrics,
 }
 
@@ -167,7 +172,7 @@ impl Worker {
             () = stopping(stopped.clone()) => return Ok(()),
             prepared = prepare::prepare(&self, &catalog) => prepared?,
         };
-        let Self { config, dsn, memberships, journals, visibility, readiness, metrics } = self;
+        let Self { config, dsn, memberships, journals, visibility, readiness, freshness, metrics } = self;
         let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
@@ -178,6 +183,18 @@ impl Worker {
             config.journal.max_event.0,
             prepared.emit_secret,
         );
+        let canary = Arc::new(Canary::new());
+        let keeper = Keeper {
+            canary: Arc::clone(&canary),
+            dsn: dsn.clone(),
+            config: config.canary,
+            readiness: readiness.clone(),
+            freshness,
+            metrics: metrics.clone(),
+        };
+        // A task of its own, so that a pipeline that hangs is noticed; it ends with this one.
+        let mut beside = JoinSet::new();
+        beside.spawn(keeper.run());
         let parts = Parts {
             source: WalSource::new(&config.source, &config.replay, dsn.clone()),
             dsn,
@@ -185,6 +202,7 @@ impl Worker {
             mapper,
             journals,
             visibility,
+            canary,
             housekeeping: Housekeeping::default(),
             readiness,
             metrics,
