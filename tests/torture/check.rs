@@ -3,6 +3,8 @@
 //! The order of commits comes from a second slot that only this reads, through the server's own SQL functions. So an
 //! event's place is known without any code of the worker's.
 
+pub mod proof;
+
 use std::collections::HashMap;
 
 use super::deed::Expected;
