@@ -12,12 +12,16 @@
 
 mod bench;
 mod canary;
+mod columns;
+mod drift;
 mod faults;
+mod forms;
 mod golden;
 mod isolation;
 mod measure;
 mod migrations;
 mod mirror;
+mod mistakes;
 mod order;
 mod requests;
 mod restart;
