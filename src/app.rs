@@ -11,6 +11,7 @@
 //! and closed over `http.drain` while the pipeline still feeds them, then the transaction in hand is finished, what
 //! was dealt with is confirmed, and the slot is left.
 
+mod canary;
 mod epoch;
 mod housekeeping;
 mod pipeline;
@@ -34,7 +35,8 @@ use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::Dsn;
 use crate::source::{Visibility, WalSource};
-use crate::telemetry::{Metrics, Readiness};
+use crate::telemetry::{Freshness, Metrics, Readiness};
+use canary::{Canary, Keeper};
 use housekeeping::Housekeeping;
 use pipeline::{Parts, Pipeline};
 use watch::Watch;
@@ -90,6 +92,7 @@ impl App {
         let catalog = prepare::catalog(&config, reference)?;
         let readiness = Readiness::new();
         let metrics = Metrics::new(&readiness);
+        let freshness = Freshness::default();
         let journals = Journals::new(config.replay.max_memory.0);
         let visibility = Arc::new(Visibility::new(dsn.clone()));
         let memberships = Arc::new(OnceLock::new());
@@ -101,6 +104,7 @@ impl App {
             hub: Arc::clone(&hub),
             visibility: Arc::clone(&visibility) as _,
             readiness: readiness.clone(),
+            freshness: freshness.clone(),
             metrics: metrics.clone(),
         };
         let server = Server::bind(&config, services).await?;
@@ -111,7 +115,8 @@ impl App {
         // The streams are told and closed while the pipeline still feeds them.
         let drained = signal::Sender::new(false);
         let stopped = drained.subscribe();
-        let worker = Worker { config, dsn, memberships, hub, journals, visibility, readiness, metrics };
+        let worker =
+            Worker { config, dsn, memberships, hub, journals, visibility, readiness, freshness, metrics };
         let worker = tokio::spawn(worker.run(catalog, stopped));
         let serving = server.run(stopping(stop.subscribe()));
         let http = tokio::spawn(async move {
@@ -161,6 +166,7 @@ struct Worker {
     journals: Arc<Journals>,
     visibility: Arc<Visibility>,
     readiness: Readiness,
+    freshness: Freshness,
     metrics: Metrics,
 }
 
@@ -171,7 +177,8 @@ impl Worker {
             () = stopping(stopped.clone()) => return Ok(()),
             prepared = prepare::prepare(&self, &catalog) => prepared?,
         };
-        let Self { config, dsn, memberships, hub, journals, visibility, readiness, metrics } = self;
+        let Self { config, dsn, memberships, hub, journals, visibility, readiness, freshness, metrics } =
+            self;
         let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
@@ -185,6 +192,15 @@ impl Worker {
             config.journal.max_event.0,
             prepared.emit_secret,
         );
+        let canary = Arc::new(Canary::new());
+        let keeper = Keeper {
+            canary: Arc::clone(&canary),
+            dsn: dsn.clone(),
+            config: config.canary,
+            readiness: readiness.clone(),
+            freshness,
+            metrics: metrics.clone(),
+        };
         let parts = Parts {
             source: WalSource::new(&config.source, &config.replay, dsn.clone()).of_tables(read),
             signals: watch.signals(),
@@ -195,12 +211,14 @@ impl Worker {
             mapper,
             journals,
             visibility,
+            canary,
             housekeeping: Housekeeping::default(),
             readiness,
             metrics,
         };
-        // Ends with this future, however that ends.
+        // Tasks of their own, so that a pipeline that hangs is noticed; they end with this future, however that ends.
         let mut beside = JoinSet::new();
+        beside.spawn(keeper.run());
         beside.spawn(watch.run());
         Pipeline::new(parts, stopped).run().await
     }

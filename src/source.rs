@@ -31,7 +31,7 @@ pub use assembler::{AssembleError, Violation};
 pub use backoff::Backoff;
 pub use item::{Identity, ResetReason, SourceItem};
 pub use policy::{ErrorKind, SourceError, sqlstate};
-pub use relations::EMIT_PREFIX;
+pub use relations::{CANARY_PREFIX, EMIT_PREFIX};
 pub use snapshot::{InvalidSnapshot, Snapshot};
 pub use spool::Spool;
 pub use transaction::{Change, ChangeReader, Changes, Operation, RowChange, Transaction};

@@ -14,9 +14,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::canary::Canary;
 use super::epoch::epoch;
 use super::housekeeping::Housekeeping;
 use super::prepare::{chain, query_kind};
@@ -59,6 +61,7 @@ pub(super) struct Parts {
     pub(super) mapper: Mapper,
     pub(super) journals: Arc<Journals>,
     pub(super) visibility: Arc<Visibility>,
+    pub(super) canary: Arc<Canary>,
     pub(super) housekeeping: Housekeeping,
     pub(super) readiness: Readiness,
     pub(super) metrics: Metrics,
@@ -74,6 +77,10 @@ pub(super) struct Pipeline {
     identity: Option<Identity>,
     /// Partitions cut, as far as they were heeded.
     cuts: u64,
+    /// Heartbeats that were applied and are not published yet.
+    canaries: Vec<Bytes>,
+    /// How far the server's log and the journals were when last looked at.
+    seen: (Lsn, Lsn),
     /// Ended by `stop` only: a wait that something else must be able to break off.
     stopped: watch::Receiver<bool>,
 }
@@ -84,7 +91,15 @@ struct Stopped;
 impl Pipeline {
     pub(super) fn new(parts: Parts, stopped: watch::Receiver<bool>) -> Self {
         let compiled = Arc::clone(parts.mapper.compiled());
-        Self { parts, compiled, identity: None, cuts: 0, stopped }
+        Self {
+            parts,
+            compiled,
+            identity: None,
+            cuts: 0,
+            canaries: Vec::new(),
+            seen: (Lsn::ZERO, Lsn::ZERO),
+            stopped,
+        }
     }
 
     /// Until it is stopped: the transaction in hand is finished then, and what was dealt with is confirmed.
@@ -224,6 +239,7 @@ impl Pipeline {
             if let Err(Stopped) = self.apply(&transaction).await? {
                 // None of the burst was published: all of it comes again.
                 self.parts.journals.discard_unpublished();
+                self.canaries.clear();
                 return Ok(Err(Stopped));
             }
             done.push((transaction.xid, transaction.end_lsn));
@@ -254,6 +270,9 @@ impl Pipeline {
             if let Err(Stopped) = self.mirror(transaction.xid, change).await? {
                 return Ok(Err(Stopped));
             }
+            if let Change::Canary(content) = change {
+                self.canaries.push(content.clone());
+            }
             let (journals, metrics) = (&self.parts.journals, &self.parts.metrics);
             self.parts.mapper.map_change(change, &self.parts.mirror, &mut |event| {
                 let bytes = event.frame().len();
@@ -266,6 +285,7 @@ impl Pipeline {
             until_pulse -= 1;
             if until_pulse == 0 {
                 until_pulse = CHANGES_A_PULSE;
+                self.parts.canary.moved();
                 self.parts.source.pulse().await;
                 tokio::task::yield_now().await;
             }
@@ -295,7 +315,7 @@ impl Pipeline {
             Change::Truncate(relations) => {
                 self.parts.mirror.truncate(xid, relations);
             }
-            Change::Emit(_) => {}
+            Change::Emit(_) | Change::Canary(_) => {}
         }
         Ok(Ok(()))
     }
@@ -322,6 +342,9 @@ impl Pipeline {
 
     fn publish(&mut self, head: Lsn) {
         self.parts.journals.publish(head);
+        for content in self.canaries.drain(..) {
+            self.parts.canary.hear(&content);
+        }
         self.parts.source.retain(self.parts.journals.oldest_kept());
         self.admit();
     }
@@ -349,8 +372,13 @@ impl Pipeline {
 
     fn keep_house(&mut self) {
         self.heed();
-        let Parts { source, mirror, mapper, journals, housekeeping, readiness, metrics, .. } =
+        let Parts { source, mirror, mapper, journals, canary, housekeeping, readiness, metrics, .. } =
             &mut self.parts;
+        let seen = (source.server_head(), journals.head());
+        if seen != self.seen {
+            self.seen = seen;
+            canary.moved();
+        }
         if let Some((time, lsn)) = source.window_start() {
             journals.evict_before(time.unix_millis(), lsn);
             source.retain(journals.oldest_kept());

@@ -234,6 +234,8 @@ impl Mapper {
                 }
             }
             Change::Emit(message) => self.map_emit(&message.content, sink),
+            // It takes no ordinal: events beside it keep their ids with and without a canary.
+            Change::Canary(_) => {}
         }
     }
 

@@ -3,7 +3,8 @@
 //! No organization and no user is ever a label: a scrape names nobody. Counters end in `_total` on the wire.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -58,6 +59,8 @@ pub mod names {
     pub const WINDOW_BYTES: Name = ("walcast_window_bytes", "Memory of the journals");
     pub const MIRROR_ROWS: Name = ("walcast_mirror_rows", "Rows in the mirror");
     pub const MIRROR_BYTES: Name = ("walcast_mirror_bytes", "Memory of the mirror");
+    pub const CANARY_AGE: Name =
+        ("walcast_canary_age_seconds", "Since the newest heartbeat that came through was written");
     pub const STATE: Name = ("walcast_state", "1 for the present state of readiness");
     pub const REASONS: Name = ("walcast_degraded_reasons", "Things that the worker can't do at present");
     pub const BUILD: Name = ("walcast_build", "The worker's version");
@@ -159,6 +162,7 @@ pub struct Metrics {
     pub window_bytes: Level,
     pub mirror_rows: Level,
     pub mirror_bytes: Level,
+    canary_age: CanaryAge,
     opens: Family<OpenLabels, Counter>,
     ends: Family<EndLabels, Counter>,
     syncs: Family<SyncLabels, Counter>,
@@ -204,6 +208,7 @@ impl Metrics {
             window_bytes: level(&mut registry, names::WINDOW_BYTES),
             mirror_rows: level(&mut registry, names::MIRROR_ROWS),
             mirror_bytes: level(&mut registry, names::MIRROR_BYTES),
+            canary_age: CanaryAge::default(),
             opens: Family::default(),
             ends: Family::default(),
             syncs: Family::default(),
@@ -211,6 +216,7 @@ impl Metrics {
             registry: Arc::default(),
         };
         registry.register(names::STREAMS.0, names::STREAMS.1, metrics.streams.clone());
+        registry.register_collector(Box::new(metrics.canary_age.clone()));
         registry.register(names::OPENS.0, names::OPENS.1, metrics.opens.clone());
         registry.register(names::ENDS.0, names::ENDS.1, metrics.ends.clone());
         registry.register(names::SAFE_BYTES.0, names::SAFE_BYTES.1, metrics.safe_bytes.clone());
@@ -227,6 +233,12 @@ impl Metrics {
     /// Counts a request for a stream.
     pub fn opened(&self, outcome: Outcome) {
         self.opens.get_or_create(&OpenLabels { outcome }).inc();
+    }
+
+    /// Tells the canary's age; none while there is no canary: the metric is absent then, and not 0.
+    pub fn canary_age(&self, age: Option<Duration>) {
+        let seconds = age.map_or(f64::NAN, |age| age.as_secs_f64());
+        self.canary_age.0.store(seconds.to_bits(), Ordering::Relaxed);
     }
 
     /// Counts a stream's end.
@@ -259,6 +271,28 @@ impl Metrics {
     #[must_use]
     pub fn resident_bytes() -> Option<u64> {
         super::process::resident_bytes()
+    }
+}
+
+/// The canary's age in seconds, as bits; not a number while nobody knows it, and then no metric.
+#[derive(Clone, Debug)]
+struct CanaryAge(Arc<AtomicU64>);
+
+impl Default for CanaryAge {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(f64::NAN.to_bits())))
+    }
+}
+
+impl Collector for CanaryAge {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let seconds = f64::from_bits(self.0.load(Ordering::Relaxed));
+        if seconds.is_nan() {
+            return Ok(());
+        }
+        let gauge = ConstGauge::new(seconds);
+        let (name, help) = names::CANARY_AGE;
+        gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
     }
 }
 
@@ -325,6 +359,17 @@ mod tests {
         let text = metrics.encode();
         assert!(text.contains("walcast_state{state=\"degraded\"} 1\n"), "{text}");
         assert!(text.contains("walcast_degraded_reasons 1\n"), "{text}");
+    }
+
+    #[test]
+    fn without_a_canary_it_has_no_age() {
+        let metrics = Metrics::new(&Readiness::new());
+        let told = |metrics: &Metrics| metrics.encode().contains("walcast_canary_age_seconds 1.5\n");
+        assert!(!metrics.encode().contains("\nwalcast_canary_age_seconds "));
+        metrics.canary_age(Some(Duration::from_millis(1500)));
+        assert!(told(&metrics), "{}", metrics.encode());
+        metrics.canary_age(None);
+        assert!(!metrics.encode().contains("\nwalcast_canary_age_seconds "));
     }
 
     #[cfg(target_os = "linux")]
