@@ -12,6 +12,7 @@
 
 mod bench;
 mod columns;
+mod commands;
 mod drift;
 mod faults;
 mod forms;
@@ -28,5 +29,6 @@ mod rows;
 mod schema;
 mod setup;
 mod source;
+mod streams;
 mod values;
 mod wire;
