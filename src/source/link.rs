@@ -32,6 +32,8 @@ pub(super) struct Link {
     assembler: Assembler,
     opened: Instant,
     heard: Instant,
+    /// How many bytes had come when that was last looked at.
+    received: u64,
     /// When the last status was sent, and how far we were; none before the first.
     status: Option<(Instant, Lsn)>,
     status_interval: Duration,
@@ -83,6 +85,7 @@ impl Link {
             assembler: Assembler::new(max_transaction),
             opened: now,
             heard: now,
+            received: 0,
             status: None,
             status_interval,
             status_bytes,
@@ -121,6 +124,12 @@ impl Link {
                 message = self.stream.next() => message?,
                 () = sleep_until(due) => continue,
                 () = sleep_until(self.heard + SILENCE) => {
+                    // A gigabyte may take longer to come than silence may last.
+                    let received = self.stream.received();
+                    if received != self.received {
+                        (self.received, self.heard) = (received, Instant::now());
+                        continue;
+                    }
                     return Err(SourceError::Silent { seconds: SILENCE.as_secs() });
                 }
             };
