@@ -51,11 +51,7 @@ impl Sink {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.writable(state, progress + state.http.write_timeout, expires).await?;
                 }
-<<<<<<< HEAD
-                Err(error) => return Err(lost(&error)),
-=======
                 Err(error) => return Err(broken(&error)),
->>>>>>> main
             }
         }
         self.last_write = progress;
@@ -66,11 +62,7 @@ impl Sink {
         let mut phase = state.phase.subscribe();
         tokio::select! {
             biased;
-<<<<<<< HEAD
-            writable = self.socket.writable() => writable.map_err(|error| lost(&error)),
-=======
             writable = self.socket.writable() => writable.map_err(|error| broken(&error)),
->>>>>>> main
             () = sleep_until(given_up.min(expires)) => {
                 Err(if expires < given_up { End::expired } else { End::write_timeout })
             }
@@ -96,24 +88,14 @@ impl Sink {
             Ok(0) => Err(End::client_closed),
             Ok(read) => Ok(read),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
-<<<<<<< HEAD
-            Err(error) => Err(lost(&error)),
-=======
             Err(error) => Err(broken(&error)),
->>>>>>> main
         }
     }
 }
 
-<<<<<<< HEAD
-/// The kernel gives up a peer that acknowledges nothing for `http.write_timeout` (TCP_USER_TIMEOUT), maybe before the
-/// sink does.
-fn lost(error: &io::Error) -> End {
-=======
 /// What a socket's error means. The kernel gives a client up after `http.write_timeout` too (`TCP_USER_TIMEOUT`), and
 /// may be first.
 fn broken(error: &io::Error) -> End {
->>>>>>> main
     if error.kind() == ErrorKind::TimedOut { End::write_timeout } else { End::client_closed }
 }
 
