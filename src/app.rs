@@ -13,6 +13,7 @@
 
 mod epoch;
 mod housekeeping;
+mod lookout;
 mod pipeline;
 mod prepare;
 
@@ -22,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::access::{Authenticator, Memberships};
 use crate::catalog::{Catalog, Mapper};
@@ -35,6 +36,7 @@ use crate::postgres::Dsn;
 use crate::source::{Visibility, WalSource};
 use crate::telemetry::{Metrics, Readiness};
 use housekeeping::Housekeeping;
+use lookout::Lookout;
 use pipeline::{Parts, Pipeline};
 
 /// Told the address of HTTP once it is bound.
@@ -168,6 +170,9 @@ impl Worker {
             prepared = prepare::prepare(&self, &catalog) => prepared?,
         };
         let Self { config, dsn, memberships, journals, visibility, readiness, metrics } = self;
+        // Ends with this function.
+        let mut beside = JoinSet::new();
+        beside.spawn(Lookout::new(&config, dsn.clone(), &prepared, readiness.clone()).run());
         let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);

@@ -15,6 +15,8 @@
 mod bound;
 mod emit;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod problem;
 mod related;
 mod route;

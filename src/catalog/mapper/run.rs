@@ -94,7 +94,8 @@ impl Run<'_> {
         };
         let user = match view.current(slot) {
             Known::Text(text) => std::str::from_utf8(text).ok(),
-            Known::Null => None,
+            // No user's id is so long.
+            Known::Null | Known::Oversize { .. } => None,
             Known::Unchanged | Known::Unlogged => {
                 self.trouble.unlogged(view);
                 None
@@ -121,7 +122,8 @@ impl Run<'_> {
             for known in [Some(current), (old != current).then_some(old)].into_iter().flatten() {
                 match known {
                     Known::Text(text) => self.tags.push(*name, text),
-                    Known::Null => {}
+                    // Nobody can ask for a tag so long.
+                    Known::Null | Known::Oversize { .. } => {}
                     Known::Unchanged | Known::Unlogged => self.trouble.unlogged(view),
                 }
             }
