@@ -54,11 +54,10 @@ async fn every_mistake_of_the_configuration_is_told_with_its_place_and_exit_code
 
 #[tokio::test]
 async fn a_command_that_can_not_do_as_asked_says_why_and_by_which_code() {
-    let cases: [(&[&str], i32, &str); 8] = [
+    let cases: [(&[&str], i32, &str); 7] = [
         (&["token"], 2, "--sub"),
         (&["token", "--sub", ""], 2, "--sub"),
         (&["token", "--sub", "ada", "--expires", "soon"], 2, "duration"),
-        (&["token", "--sub", "ada", "--set", "access.jwt_secret=short-and-secret"], 2, "at least 32 bytes"),
         (&["tail", "--url", "ftp://127.0.0.1", "--sub", "ada", "--organization", "o1"], 2, "http"),
         (&["run", "--config", "/nowhere/walcast.toml"], 2, "/nowhere/walcast.toml"),
         (&["run", "--reference", "--database-url", "postgres://u:pass-word@127.0.0.1:port/x"], 2, "port"),
@@ -68,7 +67,7 @@ async fn a_command_that_can_not_do_as_asked_says_why_and_by_which_code() {
         let (got, out, err) = run(command("").args(arguments)).await;
         assert_eq!((got, out.as_str()), (Some(code), ""), "{arguments:?}: {err}");
         assert!(err.contains(told), "{arguments:?}: {err}");
-        assert!(!err.contains("pass-word") && !err.contains("short-and-secret"), "{arguments:?}: {err}");
+        assert!(!err.contains("pass-word"), "{arguments:?}: {err}");
     }
 }
 

@@ -10,6 +10,7 @@
 )]
 #![allow(unreachable_pub, reason = "nothing is outside of this binary")]
 
+mod admission;
 mod bench;
 mod canary;
 mod columns;

@@ -50,9 +50,10 @@ fn an_id_that_names_no_transaction_here_is_history_reset() {
     for wrong in [id(22, 1), id(40, 1), foreign] {
         let mut stream = start(&hub, Start::After(wrong));
         assert!(!stream.resumed(), "{wrong}");
-        assert_eq!(stream.cursor(), id(41, 0));
+        assert_eq!(stream.cursor(), id(0, 0), "before everything, until it is told");
         assert_eq!(poll(&mut stream), sync(SyncReason::HistoryReset, id(41, 0)), "{wrong}");
         assert_eq!(poll(&mut stream), None);
+        assert_eq!(stream.cursor(), id(41, 0));
     }
     assert_eq!(poll(&mut start(&hub, Start::Unreadable)), sync(SyncReason::HistoryReset, id(41, 0)));
 }
