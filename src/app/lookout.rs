@@ -53,9 +53,8 @@ impl Lookout {
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             rounds.tick().await;
-            match timeout(PATIENCE, self.ask()).await {
-                Ok(Some(problems)) => self.tell(&problems),
-                Ok(None) | Err(_) => {}
+            if let Ok(Some(problems)) = timeout(PATIENCE, self.ask()).await {
+                self.tell(&problems);
             }
         }
     }
