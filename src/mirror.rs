@@ -59,7 +59,7 @@ pub enum MirrorError {
     NoKey { table: TableName },
     #[error("table {table} was dropped and made again: the rows that were read are another table's")]
     Replaced { table: TableName },
-    #[error("a row of {table} has more than 4 GiB")]
+    #[error("a row of {table} has a value too large to be mirrored (source.max_row)")]
     RowTooLarge { table: TableName },
 }
 

@@ -12,12 +12,14 @@
 
 mod bench;
 mod columns;
+mod commands;
 mod drift;
 mod faults;
 mod forms;
 mod golden;
 mod isolation;
 mod measure;
+mod memory;
 mod migrations;
 mod mirror;
 mod mistakes;
@@ -30,6 +32,7 @@ mod rows;
 mod schema;
 mod setup;
 mod source;
+mod streams;
 mod tables;
 mod transactions;
 mod values;

@@ -170,6 +170,7 @@ fn texts(tuple: &Tuple) -> Vec<Option<String>> {
             Cell::Text(text) => Some(String::from_utf8(text.to_vec()).unwrap()),
             Cell::Null => None,
             Cell::Unchanged => Some("(unchanged)".to_owned()),
+            Cell::Oversize { length, .. } => Some(format!("({length} bytes)")),
         })
         .collect()
 }
@@ -370,9 +371,9 @@ async fn a_slot_that_somebody_else_moved_on_is_a_reset() {
         database.text("select pg_current_wal_insert_lsn()::text").await.unwrap().parse().unwrap();
     let advance =
         format!("select pg_replication_slot_advance('{}', pg_current_wal_insert_lsn())", database.slot);
-    // No further than what is flushed, and this cluster commits without waiting for that.
+    // Not before the walsender has left it, and no further than what is flushed: this cluster commits without waiting.
     eventually("the slot is moved on", || async {
-        database.run(&advance).await;
+        database.sql.batch_execute(&advance).await.ok()?;
         (database.confirmed().await >= stolen).then_some(())
     })
     .await;
