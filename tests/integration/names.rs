@@ -109,8 +109,8 @@ async fn a_row_may_hold_any_text() {
         assert_eq!(event.raw.lines().count(), 3, "an id, a line of data, and the blank: {:?}", event.raw);
     }
     let tagged = |name: &str| format!("&name={}", encoded(name));
-    let mut filtered = app.open(&member, &tagged(texts[2])).await;
-    app.sql(&format!("update things set name = {} where id = 3", literal("moved"))).await;
+    let mut filtered = app.open(&member, &tagged(texts[3])).await;
+    app.sql(&format!("update things set name = {} where id = 4", literal("moved"))).await;
     assert_eq!(filtered.event().await.json()["data"]["name"], "moved");
 }
 

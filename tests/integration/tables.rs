@@ -1,0 +1,182 @@
+//! Tables of every kind: partitioned, inherited, with generated columns, without a key.
+
+use serde_json::{Value, json};
+use walcast::config::ByteSize;
+
+use crate::bench::app::TestApp;
+use crate::bench::eventually;
+use crate::bench::sse::Stream;
+
+async fn data(stream: &mut Stream) -> Value {
+    let event = stream.event().await;
+    assert_eq!(event.event_type().as_deref(), Some("row"), "{}", event.raw);
+    event.json()["data"].clone()
+}
+
+fn catalog(table: &str, data: &str) -> String {
+    format!(
+        "[tables.{table}]\norganization = \"organization_id\"\nchannel = \"rows\"\n[[tables.{table}.events]]\n\
+         type = \"row\"\non = [\"insert\", \"update\", \"delete\"]\ndata = {data}\n"
+    )
+}
+
+#[tokio::test]
+async fn partitions_are_their_root_whatever_is_attached_and_detached() {
+    let before = "
+        create table readings (id int, day date, organization_id text, value int, primary key (id, day))
+          partition by range (day);
+        create table readings_1 partition of readings for values from ('2026-01-01') to ('2026-07-01');
+        create table readings_2 partition of readings for values from ('2026-07-01') to ('2027-01-01')
+          partition by list (id);
+        create table readings_2_1 partition of readings_2 for values in (1, 2);
+        create table loose (value int, id int not null, organization_id text, day date not null, primary key (id, day));
+    ";
+    let catalog = catalog("readings", "{ id = \"id\", value = \"value\", previous = { previous = true } }");
+    let app = TestApp::builder().before(before).catalog(&catalog).start().await;
+    let member = app.member("o1", "u1", "admin").await;
+    let mut stream = app.open(&member, "").await;
+    app.sql("insert into readings values (1, '2026-02-01', 'o1', 5)").await;
+    app.sql("update readings set value = 6").await;
+    // To another partition: a delete and an insert, in one transaction.
+    app.sql("update readings set day = '2026-08-01'").await;
+    app.sql("delete from readings_2_1").await;
+    let row = |value: i64, previous: Value| json!({ "id": 1, "value": value, "previous": previous });
+    assert_eq!(data(&mut stream).await["value"], 5);
+    assert_eq!(data(&mut stream).await, row(6, json!({ "value": 5 })));
+    assert_eq!(data(&mut stream).await["value"], 6);
+    assert_eq!(data(&mut stream).await["value"], 6);
+    assert_eq!(data(&mut stream).await["value"], 6);
+
+    // Attached with other places for its columns, and a replica identity of its own.
+    app.sql(
+        "alter table loose replica identity full;
+         alter table readings attach partition loose for values from ('2027-01-01') to ('2028-01-01');
+         insert into readings values (9, '2027-02-01', 'o1', 1);
+         delete from loose",
+    )
+    .await;
+    assert_eq!(data(&mut stream).await["id"], 9);
+    assert_eq!(data(&mut stream).await["id"], 9);
+    // One that does not log old values is told as soon as it is there.
+    app.sql("create table readings_4 partition of readings for values from ('2028-01-01') to ('2029-01-01')")
+        .await;
+    app.degraded("replica identity of table readings").await;
+    walcast::cli::setup::apply(&app.config, &app.dsn).await.unwrap();
+    app.undegraded().await;
+    // Detached, it is a table of its own, of which nobody asked anything.
+    app.sql(
+        "alter table readings detach partition loose;
+         insert into loose values (1, 10, 'o1', '2027-01-01');
+         insert into readings values (11, '2028-01-01', 'o1', 1)",
+    )
+    .await;
+    assert_eq!(data(&mut stream).await["id"], 11);
+}
+
+#[tokio::test]
+async fn a_child_by_inheritance_is_a_table_of_its_own() {
+    let before = "
+        create table parent (id int primary key, organization_id text);
+        create table child (extra int, primary key (id)) inherits (parent);
+    ";
+    let app = TestApp::builder().before(before).catalog(&catalog("parent", "{ id = \"id\" }")).start().await;
+    let member = app.member("o1", "u1", "admin").await;
+    let mut stream = app.open(&member, "").await;
+    app.sql("insert into parent values (1, 'o1'); insert into child values (2, 'o1', 3); insert into parent values (3, 'o1')")
+        .await;
+    let mut seen = Vec::new();
+    while seen.last() != Some(&json!(3)) {
+        seen.push(data(&mut stream).await["id"].clone());
+    }
+    assert!(seen.contains(&json!(1)), "{seen:?}");
+}
+
+#[tokio::test]
+async fn generated_columns_are_left_out_and_a_table_without_a_key_logs_its_rows() {
+    let before =
+        "create table heap (a int, organization_id text, twice int generated always as (a * 2) stored)";
+    let catalog = catalog(
+        "heap",
+        "{ row = { row = \"new\" }, changed = { changed = true }, twice = { expr = \"new.a * 2\" } }",
+    );
+    let app = TestApp::builder().before(before).catalog(&catalog).start().await;
+    let member = app.member("o1", "u1", "admin").await;
+    let mut stream = app.open(&member, "").await;
+    app.sql("insert into heap values (1, 'o1'); update heap set a = 2; delete from heap").await;
+    let row = |a: i64| json!({ "a": a, "organizationId": "o1" });
+    assert_eq!(data(&mut stream).await["row"], row(1));
+    assert_eq!(data(&mut stream).await, json!({ "row": row(2), "changed": ["a"], "twice": 4 }));
+    assert_eq!(data(&mut stream).await["row"], row(2));
+}
+
+#[tokio::test]
+async fn a_large_value_of_a_mirrored_row_that_is_not_touched_is_still_there() {
+    let before = "
+        create table docs (id int primary key, organization_id text, title text, body text);
+        alter table docs alter column body set storage external;
+        create table reads (id int primary key, organization_id text, doc_id int);
+    ";
+    let catalog = format!(
+        "[tables.docs]\norganization = \"organization_id\"\n{}",
+        catalog(
+            "reads",
+            "{ title = { from = \"doc\", column = \"title\" }, body = { from = \"doc\", column = \"body\" } }"
+        )
+        .replace(
+            "channel = \"rows\"\n",
+            "channel = \"rows\"\nlookup.doc = { table = \"docs\", key = \"id\", of = \"doc_id\" }\n"
+        )
+    );
+    let mut app = TestApp::builder().before(before).catalog(&catalog).start().await;
+    let member = app.member("o1", "u1", "admin").await;
+    let mut stream = app.open(&member, "").await;
+    let body = "0123456789abcdef".repeat(2000);
+    app.sql(&format!("insert into docs values (1, 'o1', 'a', '{body}'); update docs set title = 'b'; insert into reads values (1, 'o1', 1)"))
+        .await;
+    assert_eq!(data(&mut stream).await, json!({ "title": "b", "body": body }));
+    app.restart().await;
+    let mut stream = app.open(&member, "").await;
+    app.sql("update docs set title = 'c'; update docs set id = 2; insert into reads values (2, 'o1', 2)")
+        .await;
+    assert_eq!(data(&mut stream).await, json!({ "title": "c", "body": body }));
+    app.sql("delete from docs; insert into reads values (3, 'o1', 2)").await;
+    assert_eq!(data(&mut stream).await, json!({ "title": null, "body": null }));
+}
+
+#[tokio::test]
+async fn a_small_budget_of_log_moves_the_slot_while_it_is_written() {
+    let before = "create table rows_ (id int primary key, organization_id text, pad text)";
+    let app = TestApp::builder()
+        .before(before)
+        .catalog(&catalog("rows_", "{ id = \"id\" }"))
+        .config(|config| config.replay.max_wal = ByteSize(2 << 20))
+        .start()
+        .await;
+    let pinned = "pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) from pg_replication_slots
+                  where database = current_database()";
+    let confirmed = "confirmed_flush_lsn from pg_replication_slots where database = current_database()";
+    let begin = app.text(&format!("select {confirmed}")).await;
+    let mut moved = false;
+    let mut rows = 0;
+    // More is written as long as it takes: the slot does not wait for an end of it.
+    while !moved {
+        app.sql(&format!(
+            "insert into rows_ select {rows} + n, 'o1', repeat('x', 1000) from generate_series(1, 1000) n"
+        ))
+        .await;
+        rows += 1000;
+        moved = app
+            .text(&format!(
+                "select confirmed_flush_lsn > '{begin}'::pg_lsn + 4000000 from pg_replication_slots
+                                   where database = current_database()"
+            ))
+            .await
+            == "true";
+        assert!(rows < 1_000_000, "a gigabyte was written, and nothing of it confirmed");
+    }
+    eventually("no more is pinned than the budget", || async {
+        let pinned: f64 = app.text(&format!("select {pinned}")).await.parse().unwrap();
+        (pinned < 3_000_000.0).then_some(())
+    })
+    .await;
+}
