@@ -21,6 +21,7 @@
 mod check;
 mod deed;
 mod fault;
+#[allow(dead_code, reason = "each test binary uses its part of the bench")]
 #[path = "../integration/bench/proxy.rs"]
 mod proxy;
 mod reader;
