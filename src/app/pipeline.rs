@@ -144,10 +144,6 @@ impl Pipeline {
 
     /// Nothing of before counts: ids begin anew, and the mirror is read from the database.
     async fn begin_history(&mut self, identity: Identity, start: Lsn) -> Result<(), Stopped> {
-        // `Connected` follows a `Reset` that has said it all.
-        if self.identity.as_ref() == Some(&identity) && self.parts.journals.head() == start {
-            return Ok(());
-        }
         let epoch = epoch(&identity, "wal", self.compiled.fingerprint());
         self.parts.readiness.enter(Phase::Starting);
         self.parts.mapper.set_epoch(epoch);
@@ -254,9 +250,12 @@ impl Pipeline {
             if let Err(Stopped) = self.mirror(transaction.xid, change).await? {
                 return Ok(Err(Stopped));
             }
-            let journals = &self.parts.journals;
+            let (journals, metrics) = (&self.parts.journals, &self.parts.metrics);
             self.parts.mapper.map_change(change, &self.parts.mirror, &mut |event| {
-                if !journals.append(event) {
+                let bytes = event.frame().len();
+                if journals.append(event) {
+                    metrics.event_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
+                } else {
                     tracing::error!("an event came out of order and was dropped");
                 }
             });
