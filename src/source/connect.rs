@@ -9,6 +9,7 @@ use super::policy::SourceError;
 use super::progress::History;
 use super::publication;
 use crate::postgres::dsn::Dsn;
+use crate::postgres::pgoutput::LongMessages;
 use crate::postgres::replication::{SystemIdentity, TextRow};
 use crate::postgres::schema::TableName;
 use crate::postgres::{Lsn, ReplicationConnection, ReplicationStream, StreamError};
@@ -32,6 +33,7 @@ pub(super) struct Target {
     pub(super) dsn: Dsn,
     pub(super) slot: String,
     pub(super) publication: String,
+    pub(super) long: LongMessages,
     /// Of the publication: those whose changes matter. None: all of it.
     pub(super) tables: Vec<TableName>,
 }
@@ -129,7 +131,7 @@ async fn open(
         Duration::ZERO => STATUS_INTERVAL,
         timeout => STATUS_INTERVAL.min(timeout / 3),
     };
-    let stream = answered(connection.start(&target.slot, start, &target.publication)).await?;
+    let stream = answered(connection.start(&target.slot, start, &target.publication, target.long)).await?;
     let opened = Opened { stream, identity, start, reset, slot_confirmed, status_interval };
     Ok(Attempt::Opened(Box::new(opened)))
 }

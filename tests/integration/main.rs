@@ -12,6 +12,7 @@
 
 mod bench;
 mod columns;
+mod commands;
 mod drift;
 mod failures;
 mod faults;
@@ -19,9 +20,11 @@ mod forms;
 mod golden;
 mod isolation;
 mod measure;
+mod memory;
 mod migrations;
 mod mirror;
 mod mistakes;
+mod names;
 mod order;
 mod requests;
 mod restart;
@@ -29,5 +32,7 @@ mod rows;
 mod schema;
 mod setup;
 mod source;
+mod streams;
+mod transactions;
 mod values;
 mod wire;
