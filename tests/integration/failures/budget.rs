@@ -88,7 +88,9 @@ async fn nearing_max_slot_wal_keep_size_the_window_gives_way_before_the_slot() {
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "").await;
     app.sql("select walcast.emit('o1', 'old', '1')").await;
+    app.sql("select walcast.emit('o1', 'given_up', '1')").await;
     let old = stream.event().await.id.expect("an id");
+    stream.event().await;
     eventually("the bound is known", || async {
         let metrics = app.get("/metrics").await.body;
         (metric(&metrics, "walcast_source_safe_wal_bytes") > 0).then_some(())
