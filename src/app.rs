@@ -14,6 +14,7 @@
 mod canary;
 mod epoch;
 mod housekeeping;
+mod lookout;
 mod pipeline;
 mod prepare;
 
@@ -37,6 +38,7 @@ use crate::source::{Visibility, WalSource};
 use crate::telemetry::{Freshness, Metrics, Readiness};
 use canary::{Canary, Keeper};
 use housekeeping::Housekeeping;
+use lookout::Lookout;
 use pipeline::{Parts, Pipeline};
 
 /// Told the address of HTTP once it is bound.
@@ -173,6 +175,9 @@ impl Worker {
             prepared = prepare::prepare(&self, &catalog) => prepared?,
         };
         let Self { config, dsn, memberships, journals, visibility, readiness, freshness, metrics } = self;
+        // Ends with this function.
+        let mut beside = JoinSet::new();
+        beside.spawn(Lookout::new(&config, dsn.clone(), &prepared, readiness.clone()).run());
         let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
@@ -192,8 +197,7 @@ impl Worker {
             freshness,
             metrics: metrics.clone(),
         };
-        // A task of its own, so that a pipeline that hangs is noticed; it ends with this one.
-        let mut beside = JoinSet::new();
+        // A task of its own, so that a pipeline that hangs is noticed.
         beside.spawn(keeper.run());
         let parts = Parts {
             source: WalSource::new(&config.source, &config.replay, dsn.clone()),

@@ -66,6 +66,9 @@ pub struct Source {
     pub publication: String,
     /// Bytes of one transaction kept in memory; what is larger is spooled to a temporary file.
     pub max_transaction: ByteSize,
+    /// Bytes of one row's message kept in memory. Of a larger one, values that do not fit are read and dropped, and
+    /// events that need them go out as `oversize`.
+    pub max_row: ByteSize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -225,6 +228,7 @@ impl Default for Source {
             slot: None,
             publication: "walcast".to_owned(),
             max_transaction: ByteSize(64 * MIB),
+            max_row: ByteSize(32 * MIB),
         }
     }
 }

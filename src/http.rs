@@ -17,6 +17,8 @@ mod cors;
 mod delivery;
 mod endpoint;
 mod frames;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod keepalive;
 mod limits;
 mod live;

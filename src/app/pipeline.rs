@@ -258,10 +258,17 @@ impl Pipeline {
 
     /// Lets the mirror follow a change, and learns the types of its table where they are new.
     async fn mirror(&mut self, xid: u32, change: &Change) -> anyhow::Result<Result<(), Stopped>> {
-        let mut lost = None;
         match change {
             Change::Row(row) => {
-                lost = self.parts.mirror.apply(xid, row).err();
+                while let Err(error) = self.parts.mirror.apply(xid, row) {
+                    // What access and lookups read is behind now: nobody is let in until it was read again. What was
+                    // read may not have seen this change yet, so it is applied once more.
+                    self.parts.readiness.degrade(MIRROR, Reason::new(chain(&error)));
+                    self.parts.readiness.enter(Phase::Starting);
+                    if let Err(Stopped) = self.load_mirror().await {
+                        return Ok(Err(Stopped));
+                    }
+                }
                 if self.parts.mapper.unknown_types(&row.relation)
                     && let Err(Stopped) = self.learn_types().await
                 {
@@ -273,11 +280,7 @@ impl Pipeline {
             }
             Change::Emit(_) | Change::Canary(_) => {}
         }
-        let Some(error) = lost else { return Ok(Ok(())) };
-        // What access and lookups read is behind now: nobody is let in until it was read again.
-        self.parts.readiness.degrade(MIRROR, Reason::new(chain(&error)));
-        self.parts.readiness.enter(Phase::Starting);
-        Ok(self.load_mirror().await)
+        Ok(Ok(()))
     }
 
     /// Types that were made after the worker started. One attempt a relation: unknown ones go out as text.

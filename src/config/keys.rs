@@ -65,6 +65,7 @@ pub const KEYS: &[Key] = &[
     text("source.slot", "a slot's name: at most 63 of a-z, 0-9 and _"),
     text("source.publication", "a publication's name"),
     text("source.max_transaction", SIZE),
+    text("source.max_row", SIZE),
     text("replay.max_age", DURATION),
     text("replay.max_memory", SIZE),
     text("replay.max_wal", SIZE),

@@ -112,6 +112,9 @@ impl Table {
         used_bytes: u64,
         limit_bytes: u64,
     ) -> Result<(), MirrorError> {
+        if state.oid.is_some_and(|oid| oid != change.relation.id.0) {
+            return Err(MirrorError::Replaced { table: self.spec.table.clone() });
+        }
         if !state.binding.as_ref().is_some_and(|binding| Arc::ptr_eq(&binding.relation, &change.relation)) {
             state.binding = Some(Binding::new(&change.relation, &self.columns, &state.key));
         }
@@ -121,6 +124,12 @@ impl Table {
         let no_key = || MirrorError::NoKey { table: self.spec.table.clone() };
         let old = change.old.as_ref().map(OldTuple::tuple).map(cells);
         let new = change.new.as_ref().map(cells);
+        let too_large = || MirrorError::RowTooLarge { table: self.spec.table.clone() };
+        let mut places = binding.columns.iter().flatten().chain(binding.key.iter().flatten());
+        let cell_of_new = |place: &usize| new.as_ref()?.get(*place);
+        if places.any(|place| matches!(cell_of_new(place), Some(Cell::Oversize { .. }))) {
+            return Err(too_large());
+        }
         let old_key = old.as_deref().map(|old| binding.key(old).ok_or_else(no_key)).transpose()?;
         let Some(new) = new else {
             state.rows.remove(&old_key.ok_or_else(no_key)?);
@@ -137,7 +146,7 @@ impl Table {
             let values =
                 binding.columns.iter().enumerate().map(|(column, place)| match new.get((*place)?)? {
                     Cell::Text(text) => Some(*text),
-                    Cell::Null => None,
+                    Cell::Null | Cell::Oversize { .. } => None,
                     Cell::Unchanged => match full.and_then(|old| old.get((*place)?)) {
                         Some(Cell::Text(text)) => Some(*text),
                         _ => previous.and_then(|row| row.cell(column)),
@@ -145,7 +154,7 @@ impl Table {
                 });
             MirrorRow::new(&new_key, values)
         };
-        let row = row.ok_or_else(|| MirrorError::RowTooLarge { table: self.spec.table.clone() })?;
+        let row = row.ok_or_else(too_large)?;
         let replaced = state.rows.get(old_key.as_deref().unwrap_or(&new_key)).map_or(0, |row| row.memory());
         if used_bytes.saturating_sub(replaced).saturating_add(row.memory()) > limit_bytes {
             return Err(MirrorError::TooLarge { table: self.spec.table.clone(), limit_bytes });

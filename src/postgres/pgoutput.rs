@@ -4,12 +4,14 @@
 //! (<https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html>). No IO, no panic on any
 //! input; values stay the bytes that came in, shared and not copied.
 
+mod condense;
 mod decode;
 mod encode;
 mod tuple;
 
 use bytes::Bytes;
 
+pub use condense::{Condenser, LongMessages};
 pub use decode::{DecodeError, Problem, decode};
 pub use tuple::{Cell, CellSpan, Row, Tuple, TupleTooLarge};
 

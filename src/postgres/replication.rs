@@ -2,12 +2,16 @@
 //!
 //! Source: PostgreSQL documentation, "Streaming Replication Protocol". Commands are simple queries; text format only.
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod long;
 mod message;
 mod query;
 mod stream;
 
 use crate::postgres::dsn::Dsn;
 use crate::postgres::error::{ConnectError, ProtocolError, StreamError};
+use crate::postgres::pgoutput::LongMessages;
 use crate::postgres::startup;
 use crate::postgres::wire::Wire;
 
@@ -110,7 +114,8 @@ impl ReplicationConnection {
         query::simple_query(&mut self.wire, sql).await
     }
 
-    /// Streams from the slot: what commits at or after `from`, or the slot's own confirmed position if that is later.
+    /// Streams from the slot: what commits at or after `from`, or the slot's own confirmed position if that is later;
+    /// of messages too long to be kept, what `long` says.
     ///
     /// SQLSTATE 55006: the slot is in use by another worker; 42704: there is none; 55000: it can't be read (lost, or
     /// for other reasons).
@@ -119,6 +124,7 @@ impl ReplicationConnection {
         slot: &str,
         from: Lsn,
         publication: &str,
+        long: LongMessages,
     ) -> Result<ReplicationStream, StreamError> {
         let publications = literal(&identifier(publication));
         let command = format!(
@@ -127,7 +133,7 @@ impl ReplicationConnection {
             identifier(slot)
         );
         query::start_copy(&mut self.wire, &command).await?;
-        Ok(ReplicationStream::new(self.wire))
+        Ok(ReplicationStream::new(self.wire, long))
     }
 }
 

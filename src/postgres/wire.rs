@@ -76,6 +76,7 @@ pub(super) struct Wire {
     /// Written to the socket, but perhaps still inside TLS.
     unflushed: bool,
     authenticated: bool,
+    received: u64,
 }
 
 impl Wire {
@@ -86,6 +87,7 @@ impl Wire {
             output: BytesMut::new(),
             unflushed: false,
             authenticated: false,
+            received: 0,
         }
     }
 
@@ -130,9 +132,44 @@ impl Wire {
             if let Some(frame) = self.try_frame()? {
                 return Ok(frame);
             }
-            self.flush().await?;
-            self.read().await?;
+            self.more().await?;
         }
+    }
+
+    /// The length of the next message's body, if it is a CopyData longer than `limit`: its header is taken, and so
+    /// many bytes of [`Wire::input`] are its body.
+    pub(super) fn open_long(&mut self, limit: usize) -> Result<Option<usize>, StreamError> {
+        match self.header()? {
+            Some((b'd', total)) if total > limit => {
+                self.input.advance(HEADER);
+                Ok(Some(total - HEADER))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What was read and not yet taken.
+    pub(super) const fn input(&mut self) -> &mut BytesMut {
+        &mut self.input
+    }
+
+    /// Bytes that have come so far.
+    pub(super) const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Waits for more of a message of which a part is here. Sends first what waits to be sent.
+    pub(super) async fn more(&mut self) -> Result<(), StreamError> {
+        let missing = match self.header()? {
+            Some((_, total)) => total.saturating_sub(self.input.len()),
+            None => HEADER,
+        };
+        self.read(missing).await
+    }
+
+    /// As [`Wire::more`], within a message that [`Wire::open_long`] has begun.
+    pub(super) async fn more_of_long(&mut self) -> Result<(), StreamError> {
+        self.read(READ_BUFFER).await
     }
 
     /// What is left when the connection goes to somebody else: the socket, and what was read beyond.
@@ -140,11 +177,8 @@ impl Wire {
         (self.socket, self.input)
     }
 
-    async fn read(&mut self) -> Result<(), StreamError> {
-        let missing = match self.header()? {
-            Some((_, total)) => total.saturating_sub(self.input.len()),
-            None => HEADER,
-        };
+    async fn read(&mut self, missing: usize) -> Result<(), StreamError> {
+        self.flush().await?;
         // A giant message's buffer grows with what has come, never by what its header claims.
         let wanted = missing.clamp(MIN_ROOM, self.input.len().max(READ_BUFFER));
         if self.input.capacity() - self.input.len() < wanted {
@@ -152,7 +186,10 @@ impl Wire {
         }
         match self.socket.read_buf(&mut self.input).await? {
             0 => Err(StreamError::Closed),
-            _ => Ok(()),
+            read => {
+                self.received += read as u64;
+                Ok(())
+            }
         }
     }
 

@@ -5,7 +5,9 @@
 //! ```
 //!
 //! A state machine without a clock and without a network; its only IO is the spool's file. What a server must not
-//! send is an error, never a panic. Memory is bounded by the limit and one message.
+//! send is an error, never a panic. Memory is bounded by the limit and one message. A kept change keeps the read buffer
+//! alive that it lies in, its neighbours' bytes included: so everything counts that comes while a transaction is open,
+//! kept or not.
 
 #[cfg(test)]
 mod tests;
@@ -89,10 +91,11 @@ impl Assembler {
                 if let Some(Open { buffer: Buffer::Spool(spool), .. }) = &mut self.open {
                     spool.define(&relation)?;
                 }
+                self.count(raw);
                 self.relations.define(relation);
             }
-            LogicalMessage::Origin(_) | LogicalMessage::Type(_) => {}
-            LogicalMessage::Message(message) if !message.transactional => {}
+            LogicalMessage::Origin(_) | LogicalMessage::Type(_) => self.count(raw),
+            LogicalMessage::Message(message) if !message.transactional => self.count(raw),
             change => self.change(raw, change)?,
         }
         Ok(None)
@@ -106,14 +109,25 @@ impl Assembler {
         Ok(())
     }
 
+    /// A message that is not kept, and may lie beside one that is.
+    fn count(&mut self, raw: &Bytes) {
+        if let Some(Open { buffer: Buffer::Memory { changes, bytes }, .. }) = &mut self.open
+            && !changes.is_empty()
+        {
+            *bytes = bytes.saturating_add(raw.len() as u64);
+        }
+    }
+
     fn change(&mut self, raw: &Bytes, message: LogicalMessage) -> Result<(), AssembleError> {
-        let Some(open) = &mut self.open else {
+        if self.open.is_none() {
             return Err(Violation::Outside("change").into());
-        };
+        }
         // Bound in any case: a spooled change of an unknown relation is an error now, not when it is read.
         let Some(change) = self.relations.bind(message)? else {
+            self.count(raw);
             return Ok(());
         };
+        let Some(open) = &mut self.open else { return Ok(()) };
         match &mut open.buffer {
             Buffer::Spool(spool) => spool.push(raw)?,
             Buffer::Memory { changes, bytes } => {

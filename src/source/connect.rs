@@ -8,6 +8,7 @@ use super::item::{Identity, ResetReason};
 use super::policy::SourceError;
 use super::progress::History;
 use crate::postgres::dsn::Dsn;
+use crate::postgres::pgoutput::LongMessages;
 use crate::postgres::replication::{SystemIdentity, TextRow};
 use crate::postgres::{Lsn, ReplicationConnection, ReplicationStream, StreamError};
 
@@ -26,6 +27,7 @@ pub(super) struct Target {
     pub(super) dsn: Dsn,
     pub(super) slot: String,
     pub(super) publication: String,
+    pub(super) long: LongMessages,
 }
 
 /// A stream that has begun.
@@ -112,7 +114,7 @@ async fn open(
         Duration::ZERO => STATUS_INTERVAL,
         timeout => STATUS_INTERVAL.min(timeout / 3),
     };
-    let stream = answered(connection.start(&target.slot, start, &target.publication)).await?;
+    let stream = answered(connection.start(&target.slot, start, &target.publication, target.long)).await?;
     let opened = Opened { stream, identity, start, reset, slot_confirmed, status_interval };
     Ok(Attempt::Opened(Box::new(opened)))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::assembler::Assembler;
 use super::policy::SourceError;
@@ -19,12 +19,21 @@ const SILENCE: Duration = Duration::from_secs(60);
 const STOPPING_PINGS: u32 = 3;
 const STOPPING_PING_WITHIN: Duration = Duration::from_secs(1);
 
+/// So many messages in so long are a flood. Below, nothing is ever held up.
+const FLOOD: u32 = 200;
+const FLOW_SPAN: Duration = Duration::from_millis(10);
+
+/// How long a flood is left to gather; the timer makes up to twice of it.
+const GATHER: Duration = Duration::from_millis(1);
+
 #[derive(Debug)]
 pub(super) struct Link {
     stream: ReplicationStream,
     assembler: Assembler,
     opened: Instant,
     heard: Instant,
+    /// How many bytes had come when that was last looked at.
+    received: u64,
     /// When the last status was sent, and how far we were; none before the first.
     status: Option<(Instant, Lsn)>,
     status_interval: Duration,
@@ -36,6 +45,30 @@ pub(super) struct Link {
     position: Option<Boundary>,
     /// Everything up to here was handed out, on this connection or one before.
     handed_out: Lsn,
+    flow: Flow,
+}
+
+/// How much comes. The server sends every message by itself, so a reader that is woken by each costs both sides a
+/// system call a message, and the server's is what limits a backlog. Under a flood the reader waits a moment, and then
+/// takes in one read what has gathered in the socket.
+#[derive(Debug)]
+struct Flow {
+    since: Instant,
+    /// Messages since then.
+    taken: u32,
+    /// As of the last span that was over.
+    floods: bool,
+}
+
+impl Flow {
+    fn floods(&mut self) -> bool {
+        if self.since.elapsed() >= FLOW_SPAN {
+            self.floods = self.taken >= FLOOD;
+            self.taken = 0;
+            self.since = Instant::now();
+        }
+        self.floods
+    }
 }
 
 impl Link {
@@ -52,6 +85,7 @@ impl Link {
             assembler: Assembler::new(max_transaction),
             opened: now,
             heard: now,
+            received: 0,
             status: None,
             status_interval,
             status_bytes,
@@ -59,6 +93,7 @@ impl Link {
             pings: 0,
             position: None,
             handed_out,
+            flow: Flow { since: now, taken: 0, floods: false },
         }
     }
 
@@ -78,6 +113,10 @@ impl Link {
                 self.hand_out(boundary, progress);
                 return Ok(SourceItem::Position { lsn, server_time });
             }
+            if self.flow.floods() {
+                // Cancelled, it has done nothing.
+                sleep(GATHER).await;
+            }
             let due = self.status.map_or_else(Instant::now, |(at, _)| at + self.status_interval);
             let message = tokio::select! {
                 biased;
@@ -85,6 +124,12 @@ impl Link {
                 message = self.stream.next() => message?,
                 () = sleep_until(due) => continue,
                 () = sleep_until(self.heard + SILENCE) => {
+                    // A gigabyte may take longer to come than silence may last.
+                    let received = self.stream.received();
+                    if received != self.received {
+                        (self.received, self.heard) = (received, Instant::now());
+                        continue;
+                    }
                     return Err(SourceError::Silent { seconds: SILENCE.as_secs() });
                 }
             };
@@ -134,6 +179,7 @@ impl Link {
         progress: &mut Progress,
     ) -> Result<Option<Transaction>, SourceError> {
         self.heard = Instant::now();
+        self.flow.taken += 1;
         match message {
             ReplicationMessage::XLogData(data) => self.data(data, progress),
             ReplicationMessage::Keepalive(keepalive) => self.keepalive(keepalive, progress).map(|()| None),

@@ -11,6 +11,7 @@
 //! slot is made after the publication, since what was logged before a publication was there can't be decoded with it.
 
 mod plan;
+mod shortfall;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::postgres::schema::{Schema, SchemaError, TableName};
+pub use shortfall::shortfalls;
 use state::State;
 
 /// Readers and writers queue up behind who waits for a table's lock: no longer than this.

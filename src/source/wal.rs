@@ -24,9 +24,11 @@ use super::connect::{self, Attempt, Opened, Target};
 use super::link::Link;
 use super::policy::{ErrorKind, SourceError};
 use super::progress::Progress;
+use super::relations::EMIT_PREFIX;
 use super::{ResetReason, SourceItem};
 use crate::config;
 use crate::postgres::dsn::Dsn;
+use crate::postgres::pgoutput::LongMessages;
 use crate::postgres::{Lsn, PgTimestamp};
 
 /// How soon a slot that was found busy when starting is tried again.
@@ -75,6 +77,10 @@ impl WalSource {
             target: Target {
                 slot: slot_name(source, &dsn.database),
                 publication: source.publication.clone(),
+                long: LongMessages {
+                    prefix: EMIT_PREFIX,
+                    max_bytes: usize::try_from(source.max_row.0).unwrap_or(usize::MAX),
+                },
                 dsn,
             },
             window,

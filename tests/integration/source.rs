@@ -170,6 +170,7 @@ fn texts(tuple: &Tuple) -> Vec<Option<String>> {
             Cell::Text(text) => Some(String::from_utf8(text.to_vec()).unwrap()),
             Cell::Null => None,
             Cell::Unchanged => Some("(unchanged)".to_owned()),
+            Cell::Oversize { length, .. } => Some(format!("({length} bytes)")),
         })
         .collect()
 }

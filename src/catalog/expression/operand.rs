@@ -45,6 +45,7 @@ impl<'a> Resolver<'a> {
         let full_name = format!("{row_name}.{}", self.scope.column_name(row, column));
         match self.rows.cell(row, column) {
             Cell::Unavailable => EvalError::Unavailable(full_name),
+            Cell::TooLarge => EvalError::OperandTooLarge(full_name),
             Cell::Text(text) if text.len() > MAX_OPERAND => EvalError::OperandTooLarge(full_name),
             Cell::Null | Cell::Text(_) => EvalError::Unreadable(full_name),
         }
@@ -55,7 +56,7 @@ impl<'a> Resolver<'a> {
             return None;
         }
         match self.rows.cell(row, column) {
-            Cell::Unavailable => None,
+            Cell::Unavailable | Cell::TooLarge => None,
             Cell::Null => Some(CowVal::Borrowed(&CelNull)),
             Cell::Text(text) => read(self.scope.kind(row, column)?, text),
         }
@@ -75,9 +76,10 @@ impl VariableResolver for Resolver<'_> {
         let truth = |value: bool| Some(CowVal::owned(CelBool::from(value)));
         match self.slot(variable)? {
             Slot::Column { row, column } => self.column(row, column),
-            Slot::HasColumn { row, column } => {
-                truth(self.rows.has_row(row) && matches!(self.rows.cell(row, column), Cell::Text(_)))
-            }
+            Slot::HasColumn { row, column } => truth(
+                self.rows.has_row(row)
+                    && matches!(self.rows.cell(row, column), Cell::Text(_) | Cell::TooLarge),
+            ),
             Slot::HasRow { row } => truth(self.rows.has_row(row)),
             Slot::NoRow { row } => truth(!self.rows.has_row(row)),
             Slot::IsChanged { column } => truth(self.rows.changed(column)),

@@ -134,6 +134,8 @@ pub enum Cell<'a> {
     /// The log does not have it: an unchanged TOAST value, an old column outside the replica identity.
     Unavailable,
     Null,
+    /// It is there, and too long to have been kept.
+    TooLarge,
     /// The type's text output.
     Text(&'a [u8]),
 }

@@ -44,6 +44,8 @@ pub(super) enum Refusal {
     OnlyTooWide,
     #[error("rules of its type differ in channel or only; emit a type of its own")]
     Ambiguous,
+    #[error("it is empty, or larger than source.max_row")]
+    Size,
 }
 
 impl Refusal {
@@ -109,6 +111,10 @@ impl Verifier {
     /// The signed JSON.
     fn verify<'a>(&self, xid: u32, content: &'a [u8]) -> Result<&'a str, Refusal> {
         let secret = self.secret.as_deref().ok_or(Refusal::NoSecret)?;
+        // The source empties what is too long to be kept.
+        if content.is_empty() {
+            return Err(Refusal::Size);
+        }
         let (signature, rest) = content.split_first_chunk::<64>().ok_or(Refusal::Unsigned)?;
         let json = rest.strip_prefix(b" ").ok_or(Refusal::Unsigned)?;
         let signature = decode_hex(signature).ok_or(Refusal::Unsigned)?;

@@ -26,20 +26,26 @@ pub(super) struct Frame {
     out: BytesMut,
     /// Names of the fields left out: JSON strings, with commas between.
     unchanged: BytesMut,
+    /// Where the event's JSON starts, and how long it may become.
+    json: usize,
+    max_event: u64,
+    /// Bytes of values that were not written, because the event is too large without them or they were never kept.
+    withheld: u64,
     /// `<epoch>.<commit lsn>.`, the same for all events of a transaction.
     prefix: String,
     prefix_of: Option<(Epoch, Lsn)>,
 }
 
 impl Frame {
-    /// Everything before `data`: `id: …` and the envelope's head. Returns where the JSON and where `data` start.
+    /// Everything before `data`: `id: …` and the envelope's head. Returns where `data` starts.
     fn open(
         &mut self,
         id: EventId,
         envelope: &Envelope,
         commit_millis: i64,
         organization: &str,
-    ) -> (usize, usize) {
+        max_event: u64,
+    ) -> usize {
         if self.out.capacity() > KEPT_BYTES {
             self.out = BytesMut::new();
         }
@@ -58,7 +64,7 @@ impl Frame {
         self.out.extend_from_slice(self.prefix.as_bytes());
         self.out.extend_from_slice(ordinal);
         self.out.extend_from_slice(b"\ndata: ");
-        let json = self.out.len();
+        (self.json, self.max_event, self.withheld) = (self.out.len(), max_event, 0);
         self.out.extend_from_slice(b"{\"id\":\"");
         self.out.extend_from_slice(self.prefix.as_bytes());
         self.out.extend_from_slice(ordinal);
@@ -67,19 +73,19 @@ impl Frame {
         self.out.extend_from_slice(b",\"organizationId\":");
         encode_string(organization.as_bytes(), &mut self.out);
         self.out.extend_from_slice(&envelope.channel);
-        (json, self.out.len())
+        self.out.len()
     }
 
     /// Everything after `data`. True when the event was too large, and went without its data.
-    fn close(&mut self, json: usize, data: usize, max_event: u64) -> bool {
+    fn close(&mut self, data: usize) -> bool {
         if !self.unchanged.is_empty() {
             self.out.extend_from_slice(b",\"unchanged\":[");
             self.out.extend_from_slice(&self.unchanged);
             self.out.extend_from_slice(b"]");
         }
         self.out.extend_from_slice(b"}");
-        let bytes = self.out.len() - json;
-        let oversize = bytes as u64 > max_event;
+        let bytes = self.written().saturating_add(self.withheld);
+        let oversize = bytes > self.max_event || self.withheld > 0;
         if oversize {
             self.out.truncate(data);
             self.out.extend_from_slice(b"null,\"oversize\":");
@@ -88,6 +94,23 @@ impl Frame {
         }
         self.out.extend_from_slice(b"\n\n");
         oversize
+    }
+
+    /// The event's length so far.
+    fn written(&self) -> u64 {
+        (self.out.len() - self.json) as u64
+    }
+
+    /// Whether the event is too large with a value of so many bytes, so that writing it would be for nothing: as JSON
+    /// no value is shorter, but by a few bytes.
+    fn overflows(&self, bytes: usize) -> bool {
+        bytes as u64 > self.max_event || self.written() > self.max_event
+    }
+
+    /// Counts a value instead of writing it; the event is oversize.
+    fn withhold(&mut self, bytes: u64) {
+        self.withheld = self.withheld.saturating_add(bytes);
+        self.out.extend_from_slice(b"null");
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -104,10 +127,14 @@ impl Frame {
         data: &str,
         max_event: u64,
     ) -> bool {
-        let (json, start) = self.open(id, envelope, commit_millis, organization);
+        let start = self.open(id, envelope, commit_millis, organization, max_event);
+        if self.overflows(data.len()) {
+            self.withhold(data.len() as u64);
+            return self.close(start);
+        }
         // In JSON a line break is white space between tokens; in a frame it would end the line.
         self.out.extend(data.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
-        self.close(json, start, max_event)
+        self.close(start)
     }
 
     /// An event of a rule.
@@ -119,9 +146,10 @@ impl Frame {
         fields: &[Field],
         source: &mut DataSource<'_, '_>,
     ) -> bool {
-        let (json, start) = self.open(id, envelope, commit_millis, source.view.organization);
+        let organization = source.view.organization;
+        let start = self.open(id, envelope, commit_millis, organization, source.max_event);
         self.write_object(fields, source);
-        self.close(json, start, source.max_event)
+        self.close(start)
     }
 
     fn write_object(&mut self, fields: &[Field], source: &mut DataSource<'_, '_>) {
@@ -217,6 +245,8 @@ impl Frame {
         source: &mut DataSource<'_, '_>,
     ) -> bool {
         match known {
+            Known::Text(text) if self.overflows(text.len()) => self.withhold(text.len() as u64),
+            Known::Oversize { length, .. } => self.withhold(length.into()),
             Known::Text(text) => match encoder {
                 Some(encoder) => encoder.encode(text, &mut self.out),
                 None => encode_string(text, &mut self.out),

@@ -31,6 +31,7 @@ enum Held {
     Null,
     Text(Box<[u8]>),
     Unchanged,
+    Oversize { length: u32, digest: u64 },
 }
 
 impl Collected {
@@ -39,6 +40,7 @@ impl Collected {
             None | Some(Held::Null) => Known::Null,
             Some(Held::Text(text)) => Known::Text(text),
             Some(Held::Unchanged) => Known::Unchanged,
+            Some(Held::Oversize { length, digest }) => Known::Oversize { length: *length, digest: *digest },
         }
     }
 
@@ -91,6 +93,7 @@ impl Related {
         let held = |column: &Option<usize>| match column.map(|column| row.current(column)) {
             Some(Known::Text(text)) => Held::Text(text.into()),
             Some(Known::Unchanged) => Held::Unchanged,
+            Some(Known::Oversize { length, digest }) => Held::Oversize { length, digest },
             _ => Held::Null,
         };
         match rows.entry(self.key.as_slice().into()) {

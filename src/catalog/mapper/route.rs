@@ -40,7 +40,8 @@ pub(super) fn route<'a>(
         Known::Text(text) => {
             Some(std::str::from_utf8(text).ok().filter(|id| !matches!(*id, OrganizationId::EVERY | "")))
         }
-        Known::Null => Some(None),
+        // No organization's id is so long.
+        Known::Null | Known::Oversize { .. } => Some(None),
         Known::Unchanged | Known::Unlogged => None,
     };
     let Some(current) = read(row.current(column)) else {

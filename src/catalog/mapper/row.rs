@@ -13,6 +13,11 @@ pub(super) enum Known<'a> {
     Unchanged,
     /// An old value that the replica identity does not log.
     Unlogged,
+    /// Too long to have been kept: its bytes, and what equal values share.
+    Oversize {
+        length: u32,
+        digest: u64,
+    },
 }
 
 impl<'a> Known<'a> {
@@ -21,6 +26,7 @@ impl<'a> Known<'a> {
             Cell::Null => Self::Null,
             Cell::Unchanged => Self::Unchanged,
             Cell::Text(text) => Self::Text(text),
+            Cell::Oversize { length, digest } => Self::Oversize { length, digest },
         }
     }
 }

@@ -71,6 +71,7 @@ impl Run<'_> {
         };
         let oversize = self.frame.write(id, &rule.envelope, commit_millis, &rule.data, &mut source);
         self.trouble.counters.events += 1;
+        self.trouble.counters.event_bytes += self.frame.bytes().len() as u64;
         self.trouble.counters.oversize += u64::from(oversize);
         sink(Event {
             id,
@@ -94,7 +95,8 @@ impl Run<'_> {
         };
         let user = match view.current(slot) {
             Known::Text(text) => std::str::from_utf8(text).ok(),
-            Known::Null => None,
+            // No user's id is so long.
+            Known::Null | Known::Oversize { .. } => None,
             Known::Unchanged | Known::Unlogged => {
                 self.trouble.unlogged(view);
                 None
@@ -121,7 +123,8 @@ impl Run<'_> {
             for known in [Some(current), (old != current).then_some(old)].into_iter().flatten() {
                 match known {
                     Known::Text(text) => self.tags.push(*name, text),
-                    Known::Null => {}
+                    // Nobody can ask for a tag so long.
+                    Known::Null | Known::Oversize { .. } => {}
                     Known::Unchanged | Known::Unlogged => self.trouble.unlogged(view),
                 }
             }

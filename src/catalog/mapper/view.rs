@@ -96,7 +96,7 @@ impl<'a> View<'a> {
             let of = match self.current(join.of) {
                 Known::Text(text) => text,
                 Known::Null => return JoinRow::None,
-                Known::Unchanged | Known::Unlogged => return JoinRow::Unknown,
+                Known::Unchanged | Known::Unlogged | Known::Oversize { .. } => return JoinRow::Unknown,
             };
             let organization = join.scoped.then_some(self.organization.as_bytes());
             match &join.source {
@@ -173,7 +173,7 @@ impl<'a> View<'a> {
                     None => Verdict::Unlogged,
                 },
                 // What is unchanged did not become anything.
-                Known::Text(_) | Known::Null | Known::Unchanged => Verdict::Fails,
+                Known::Text(_) | Known::Null | Known::Unchanged | Known::Oversize { .. } => Verdict::Fails,
                 Known::Unlogged => Verdict::Unlogged,
             },
             Condition::Expression(computed) => match self.evaluate(computed) {
@@ -240,6 +240,7 @@ impl Rows for View<'_> {
         match known {
             Known::Null => expression::Cell::Null,
             Known::Text(text) => expression::Cell::Text(text),
+            Known::Oversize { .. } => expression::Cell::TooLarge,
             Known::Unchanged => {
                 self.meet(MET_UNCHANGED);
                 expression::Cell::Unavailable

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::{Buf, Bytes};
 
+use super::tuple::OVERSIZE;
 use super::{
     Begin, CellSpan, Commit, EmittedMessage, LogicalMessage, OldTuple, Origin, Relation, RelationColumn,
     RelationId, ReplicaIdentity, Tuple, Type,
@@ -304,6 +305,13 @@ impl<'a> Reader<'a> {
                 let start = u32::try_from(self.offset()).map_err(|_| TOO_LONG)?;
                 self.rest.advance(length);
                 Ok(CellSpan::Text { start, length: u32::try_from(length).map_err(|_| TOO_LONG)? })
+            }
+            OVERSIZE => {
+                let size = size_of::<u32>() + size_of::<u64>();
+                self.require(size)?;
+                let start = u32::try_from(self.offset()).map_err(|_| TOO_LONG)?;
+                self.rest.advance(size);
+                Ok(CellSpan::Oversize { start })
             }
             other => Err(Problem::Invalid { what: "a column's kind", value: other.into() }),
         }

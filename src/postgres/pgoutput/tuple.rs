@@ -1,13 +1,15 @@
 //! A row as the stream carries it: a column count and, per column, null, unchanged or text.
 //!
 //! ```text
-//! 'n' │ 'u' │ 't' length bytes │ 't' length bytes │ …
+//! 'n' │ 'u' │ 't' length bytes │ 'o' length digest │ …
 //! ```
+//!
+//! `'o'` is our own: no server sends it. It stands for a value that was too long to be kept when its message was read.
 //!
 //! Checked once, when decoded. Whoever needs a column by its number reads the spans into a scratch vector that it
 //! keeps ([`Tuple::read`]), and then pays neither a search nor an allocation for each.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::decode::{Problem, Reader};
 
@@ -27,7 +29,15 @@ pub enum Cell<'a> {
     Unchanged,
     /// The type's text output.
     Text(&'a [u8]),
+    /// It was too long to be kept: so many bytes, and a digest by which equal ones are told from changed ones.
+    Oversize {
+        length: u32,
+        digest: u64,
+    },
 }
+
+/// The kind of [`Cell::Oversize`]: four bytes of length and eight of digest follow.
+pub(super) const OVERSIZE: u8 = b'o';
 
 /// Where a cell lies in the tuple that it was read from; in another one it reads as something else, or as nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +45,7 @@ pub enum CellSpan {
     Null,
     Unchanged,
     Text { start: u32, length: u32 },
+    Oversize { start: u32 },
 }
 
 /// A tuple with its cells found: columns by number.
@@ -63,6 +74,11 @@ impl Tuple {
                     bytes.put_u8(b't');
                     bytes.put_i32(i32::try_from(text.len()).map_err(|_| TupleTooLarge)?);
                     bytes.put_slice(text);
+                }
+                Cell::Oversize { length, digest } => {
+                    bytes.put_u8(OVERSIZE);
+                    bytes.put_u32(length);
+                    bytes.put_u64(digest);
                 }
             }
         }
@@ -153,6 +169,12 @@ fn cell(bytes: &[u8], span: CellSpan) -> Cell<'_> {
         CellSpan::Text { start, length } => {
             let text = bytes.get(start as usize..).and_then(|rest| rest.get(..length as usize));
             text.map_or(Cell::Null, Cell::Text)
+        }
+        CellSpan::Oversize { start } => {
+            let value = bytes.get(start as usize..).and_then(|mut rest| {
+                Some(Cell::Oversize { length: rest.try_get_u32().ok()?, digest: rest.try_get_u64().ok()? })
+            });
+            value.unwrap_or(Cell::Null)
         }
     }
 }

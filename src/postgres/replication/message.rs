@@ -33,7 +33,7 @@ pub struct Keepalive {
 }
 
 /// Start, end and time, in front of the data of an XLogData.
-const XLOG_HEADER: usize = 1 + 8 + 8 + 8;
+pub(super) const XLOG_HEADER: usize = 1 + 8 + 8 + 8;
 
 pub(super) fn decode(body: Bytes) -> Result<ReplicationMessage, ProtocolError> {
     const MALFORMED: ProtocolError = ProtocolError::Malformed { tag: b'd' };

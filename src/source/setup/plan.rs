@@ -243,7 +243,7 @@ impl Planner<'_> {
     }
 }
 
-fn quote(identifier: &str) -> String {
+pub(super) fn quote(identifier: &str) -> String {
     escape_identifier(identifier)
 }
 
@@ -252,7 +252,7 @@ fn escape(literal: &str) -> String {
     escape_literal(literal).trim_start().to_owned()
 }
 
-fn quote_table(table: &TableName) -> String {
+pub(super) fn quote_table(table: &TableName) -> String {
     format!("{}.{}", quote(&table.schema), quote(&table.name))
 }
 

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use walcast::postgres::error::StreamError;
-use walcast::postgres::pgoutput::{self, Cell, LogicalMessage, OldTuple, Tuple};
+use walcast::postgres::pgoutput::{self, Cell, LogicalMessage, LongMessages, OldTuple, Tuple};
 use walcast::postgres::{Lsn, ReplicationConnection, ReplicationMessage, ReplicationStream};
 
 use super::cluster::{PASSWORD, TlsCluster};
+
+/// Of long messages, what most tests want: everything.
+const KEEP: LongMessages = LongMessages { prefix: "ours", max_bytes: 64 << 20 };
 
 /// A stream from a new slot over everything that is published.
 async fn stream(cluster: &TlsCluster) -> ReplicationStream {
@@ -27,7 +30,7 @@ async fn stream(cluster: &TlsCluster) -> ReplicationStream {
     }
     let point = connection.create_slot("mine").await.expect("a slot");
     assert!(point >= Lsn::new(1) && identity.system_id.parse::<u64>().is_ok());
-    connection.start("mine", point, "all \"tables\"").await.expect("a stream")
+    connection.start("mine", point, "all \"tables\"", KEEP).await.expect("a stream")
 }
 
 /// Logical messages up to and including the next commit.
@@ -54,6 +57,7 @@ fn texts(tuple: &Tuple) -> Vec<Option<String>> {
         .map(|cell| match cell {
             Cell::Null => None,
             Cell::Unchanged => Some("unchanged".to_owned()),
+            Cell::Oversize { length, .. } => Some(format!("{length} bytes")),
             Cell::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
         })
         .collect()
@@ -225,6 +229,44 @@ async fn giant_values_come_whole() {
     assert_eq!(new.size(), 1 + 4 + 1 + 1 + 4 + 60_000_000);
 }
 
+#[tokio::test]
+async fn of_longer_values_and_strangers_messages_only_the_traces_come() {
+    let cluster = TlsCluster::start().await;
+    let admin = cluster.admin().await;
+    admin.batch_execute(TABLES).await.expect("tables");
+    let mut stream = stream(&cluster).await;
+    admin
+        .batch_execute(
+            "BEGIN;
+             SELECT pg_logical_emit_message(true, 'theirs', repeat('x', 80000000));
+             SELECT pg_logical_emit_message(true, 'ours', repeat('x', 80000000));
+             SELECT pg_logical_emit_message(true, 'ours', repeat('x', 2000000));
+             INSERT INTO whole VALUES (1, repeat('x', 80000000));
+             UPDATE whole SET id = 2;
+             COMMIT",
+        )
+        .await
+        .expect("long ones");
+    let messages = transaction(&mut stream).await;
+    let [
+        LogicalMessage::Begin(_),
+        LogicalMessage::Message(emptied),
+        LogicalMessage::Message(kept),
+        LogicalMessage::Relation(_),
+        LogicalMessage::Insert { new: inserted, .. },
+        LogicalMessage::Update { old: Some(OldTuple::Full(old)), new, .. },
+        LogicalMessage::Commit(_),
+    ] = &messages[..]
+    else {
+        panic!("{} messages", messages.len())
+    };
+    assert_eq!((emptied.prefix.as_str(), emptied.content.len()), ("ours", 0));
+    assert_eq!((kept.prefix.as_str(), kept.content.len()), ("ours", 2_000_000));
+    assert_eq!(texts(inserted), row(&[Some("1"), Some("80000000 bytes")]));
+    assert_eq!(texts(new), row(&[Some("2"), Some("unchanged")]));
+    assert_eq!(old, inserted, "equal values have equal traces");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn server_errors_keep_their_sqlstate_and_an_end_is_told_from_a_break() {
     let cluster = TlsCluster::start().await;
@@ -239,12 +281,12 @@ async fn server_errors_keep_their_sqlstate_and_an_end_is_told_from_a_break() {
         rows.iter().map(|row| (row.get("one"), row.get("two"))).collect::<Vec<_>>(),
         [(Some("1"), None), (None, Some("2"))]
     );
-    let error = connection.start("absent", Lsn::ZERO, "p").await.expect_err("no such slot");
+    let error = connection.start("absent", Lsn::ZERO, "p", KEEP).await.expect_err("no such slot");
     assert_eq!(error.sqlstate().map(|code| code.code()), Some("42704"));
 
     let mut running = stream(&cluster).await;
     let busy = ReplicationConnection::connect(&dsn).await.expect("a connection");
-    let error = busy.start("mine", Lsn::ZERO, "p").await.expect_err("a slot in use");
+    let error = busy.start("mine", Lsn::ZERO, "p", KEEP).await.expect_err("a slot in use");
     assert_eq!(error.sqlstate().map(|code| code.code()), Some("55006"));
 
     let terminate =
@@ -258,7 +300,7 @@ async fn server_errors_keep_their_sqlstate_and_an_end_is_told_from_a_break() {
     let released = async { while admin.query_one(inactive, &[]).await.expect("the slot").get(0) {} };
     timeout(Duration::from_secs(5), released).await.expect("the slot to be released");
     let connection = ReplicationConnection::connect(&dsn).await.expect("a connection");
-    let mut running = connection.start("mine", Lsn::ZERO, "all \"tables\"").await.expect("a stream");
+    let mut running = connection.start("mine", Lsn::ZERO, "all \"tables\"", KEEP).await.expect("a stream");
     let until_end = tokio::spawn(async move { until_error(&mut running).await });
     cluster.restart().await;
     let error = until_end.await.expect("an end");

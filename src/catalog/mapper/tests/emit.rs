@@ -115,7 +115,8 @@ fn what_is_not_signed_here_and_now_is_dropped_and_counted() {
         [(7, "o1", "t")],
         "each takes its ordinal"
     );
-    assert_eq!(bench.problems(), [(ProblemKind::Emit, dropped)]);
+    // The empty one, which may have been too long to be kept, is told apart.
+    assert_eq!(bench.problems(), [(ProblemKind::Emit, dropped - 1), (ProblemKind::Emit, 1)]);
     assert_eq!(bench.mapper.counters().refused_emits, dropped);
 }
 
