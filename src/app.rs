@@ -11,18 +11,20 @@
 //! and closed over `http.drain` while the pipeline still feeds them, then the transaction in hand is finished, what
 //! was dealt with is confirmed, and the slot is left.
 
+mod canary;
 mod epoch;
 mod housekeeping;
 mod pipeline;
 mod prepare;
+mod watch;
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::watch as signal;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::access::{Authenticator, Memberships};
 use crate::catalog::{Catalog, Mapper};
@@ -33,9 +35,11 @@ use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::Dsn;
 use crate::source::{Visibility, WalSource};
-use crate::telemetry::{Metrics, Readiness};
+use crate::telemetry::{Freshness, Metrics, Readiness};
+use canary::{Canary, Keeper};
 use housekeeping::Housekeeping;
 use pipeline::{Parts, Pipeline};
+use watch::Watch;
 
 /// Told the address of HTTP once it is bound.
 pub type Listening = Box<dyn FnOnce(SocketAddr) + Send>;
@@ -74,7 +78,7 @@ pub async fn run(
 /// A running worker. Dropped without [`App::stop`], it ends at once, as a crash would.
 pub struct App {
     address: SocketAddr,
-    stop: watch::Sender<bool>,
+    stop: signal::Sender<bool>,
     http: JoinHandle<()>,
     worker: JoinHandle<anyhow::Result<()>>,
 }
@@ -88,27 +92,31 @@ impl App {
         let catalog = prepare::catalog(&config, reference)?;
         let readiness = Readiness::new();
         let metrics = Metrics::new(&readiness);
+        let freshness = Freshness::default();
         let journals = Journals::new(config.replay.max_memory.0);
         let visibility = Arc::new(Visibility::new(dsn.clone()));
         let memberships = Arc::new(OnceLock::new());
+        let hub = Hub::new(Arc::clone(&journals));
         let services = Services {
             authenticator: Authenticator::new(&config.access)?,
             memberships: Arc::clone(&memberships),
             vocabulary: Vocabulary::new(catalog.channels(), catalog.tag_names(), &config.channels),
-            hub: Hub::new(Arc::clone(&journals)),
+            hub: Arc::clone(&hub),
             visibility: Arc::clone(&visibility) as _,
             readiness: readiness.clone(),
+            freshness: freshness.clone(),
             metrics: metrics.clone(),
         };
         let server = Server::bind(&config, services).await?;
         let address = server.address();
         tracing::info!(%address, "listening");
 
-        let stop = watch::Sender::new(false);
+        let stop = signal::Sender::new(false);
         // The streams are told and closed while the pipeline still feeds them.
-        let drained = watch::Sender::new(false);
+        let drained = signal::Sender::new(false);
         let stopped = drained.subscribe();
-        let worker = Worker { config, dsn, memberships, journals, visibility, readiness, metrics };
+        let worker =
+            Worker { config, dsn, memberships, hub, journals, visibility, readiness, freshness, metrics };
         let worker = tokio::spawn(worker.run(catalog, stopped));
         let serving = server.run(stopping(stop.subscribe()));
         let http = tokio::spawn(async move {
@@ -154,23 +162,29 @@ struct Worker {
     config: Config,
     dsn: Dsn,
     memberships: Arc<OnceLock<Memberships>>,
+    hub: Arc<Hub>,
     journals: Arc<Journals>,
     visibility: Arc<Visibility>,
     readiness: Readiness,
+    freshness: Freshness,
     metrics: Metrics,
 }
 
 impl Worker {
-    async fn run(self, catalog: Catalog, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    async fn run(self, catalog: Catalog, stopped: signal::Receiver<bool>) -> anyhow::Result<()> {
         let prepared = tokio::select! {
             biased;
             () = stopping(stopped.clone()) => return Ok(()),
             prepared = prepare::prepare(&self, &catalog) => prepared?,
         };
-        let Self { config, dsn, memberships, journals, visibility, readiness, metrics } = self;
+        let Self { config, dsn, memberships, hub, journals, visibility, readiness, freshness, metrics } =
+            self;
         let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
+        let tables = watch::tables(&prepared.compiled, &prepared.mirror_specs, &prepared.schema);
+        let read = tables.iter().map(|(table, _)| table.clone()).collect();
+        let watch = Watch::new(&config, dsn.clone(), tables, readiness.clone(), metrics.clone());
         let mapper = Mapper::new(
             prepared.compiled,
             Arc::new(prepared.schema.types),
@@ -178,22 +192,39 @@ impl Worker {
             config.journal.max_event.0,
             prepared.emit_secret,
         );
+        let canary = Arc::new(Canary::new());
+        let keeper = Keeper {
+            canary: Arc::clone(&canary),
+            dsn: dsn.clone(),
+            config: config.canary,
+            readiness: readiness.clone(),
+            freshness,
+            metrics: metrics.clone(),
+        };
         let parts = Parts {
-            source: WalSource::new(&config.source, &config.replay, dsn.clone()),
+            source: WalSource::new(&config.source, &config.replay, dsn.clone()).of_tables(read),
+            signals: watch.signals(),
+            hub,
+            memberships,
             dsn,
             mirror,
             mapper,
             journals,
             visibility,
+            canary,
             housekeeping: Housekeeping::default(),
             readiness,
             metrics,
         };
+        // Tasks of their own, so that a pipeline that hangs is noticed; they end with this future, however that ends.
+        let mut beside = JoinSet::new();
+        beside.spawn(keeper.run());
+        beside.spawn(watch.run());
         Pipeline::new(parts, stopped).run().await
     }
 }
 
 /// Resolves once the sender says so, or is gone.
-async fn stopping(mut stopped: watch::Receiver<bool>) {
+async fn stopping(mut stopped: signal::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }

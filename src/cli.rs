@@ -23,7 +23,6 @@ use clap::{Parser, Subcommand};
 use tokio::sync::oneshot;
 
 pub use exit::{Refused, Usage};
-pub use token::{Claims, sign};
 
 use crate::config::Config;
 use settings::Settings;

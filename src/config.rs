@@ -45,6 +45,7 @@ pub struct Config {
     pub http: Http,
     pub access: Access,
     pub limits: Limits,
+    pub canary: Canary,
     pub presence: Presence,
     pub presets: Vec<Preset>,
 }
@@ -198,6 +199,18 @@ pub enum WhenFull {
     EvictOldest,
 }
 
+/// The heartbeat through the source, by which the worker knows how old what streams show is.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Canary {
+    /// How often it is written; 0: never.
+    #[serde(deserialize_with = "units::deserialize_duration")]
+    pub interval: Duration,
+    /// From this age on, readiness and streams say so.
+    #[serde(deserialize_with = "units::deserialize_duration")]
+    pub stale_after: Duration,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Presence {
@@ -281,6 +294,12 @@ impl Default for Limits {
             events_per_minute: 0,
             when_full: WhenFull::Refuse,
         }
+    }
+}
+
+impl Default for Canary {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(5), stale_after: Duration::from_secs(30) }
     }
 }
 

@@ -57,6 +57,8 @@ pub enum MirrorError {
     TooLarge { table: TableName, limit_bytes: u64 },
     #[error("a change of {table} does not tell which row it is of: the columns of its key are not in it")]
     NoKey { table: TableName },
+    #[error("table {table} was dropped and made again: the rows that were read are another table's")]
+    Replaced { table: TableName },
     #[error("a row of {table} has a value too large to be mirrored (source.max_row)")]
     RowTooLarge { table: TableName },
 }
@@ -94,6 +96,8 @@ struct State {
     rows: Rows,
     /// The columns that tell one row from another, as the replica identity has them.
     key: Vec<String>,
+    /// The table that the rows are of; none before they were read.
+    oid: Option<u32>,
     /// How the newest relation's columns lie; none until the first change.
     binding: Option<Binding>,
 }
@@ -189,7 +193,7 @@ impl Table {
         };
         let indexes: Vec<Vec<usize>> =
             spec.indexes.iter().map(|index| index.iter().map(&mut place).collect()).collect();
-        let state = State { rows: Rows::new(&indexes), key: Vec::new(), binding: None };
+        let state = State { rows: Rows::new(&indexes), key: Vec::new(), oid: None, binding: None };
         Self { spec, columns, indexes, state: RwLock::new(state) }
     }
 

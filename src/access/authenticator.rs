@@ -76,9 +76,13 @@ impl Authenticator {
     /// # Errors
     /// When the token is not one that a configured key signed and that is good at `now`.
     pub fn authenticate(&self, token: &str, now: SystemTime) -> Result<Principal, TokenError> {
-        let algorithm = decode_header(token).map_err(|_| TokenError::Malformed)?.alg;
+        let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
+        // What must be understood is not (RFC 7515 section 4.1.11).
+        if header.crit.is_some() {
+            return Err(TokenError::Malformed);
+        }
         let mut outcome = Err(TokenError::Algorithm);
-        for (key, validation) in self.keys.iter().filter(|(key, _)| key.algorithm == algorithm) {
+        for (key, validation) in self.keys.iter().filter(|(key, _)| key.algorithm == header.alg) {
             outcome = decode::<Claims>(token, &key.decoding, validation).map_err(TokenError::from);
             // Several keys of one algorithm are a rotation: only a signature that does not fit asks the next.
             if !matches!(outcome, Err(TokenError::Signature)) {

@@ -107,11 +107,14 @@ impl Memberships {
             let role = principal.organizations.get(organization)?.clone();
             return Some(Membership { role });
         };
-        let key = [organization.as_bytes(), principal.subject.as_bytes()];
-        let row = members.mirror.lookup(members.table, members.by_both, &key)?;
-        let role = members.role.and_then(|column| row.cell(column));
-        // A role that is not text is none: it admits to nothing that names a role.
-        Some(Membership { role: role.and_then(|role| std::str::from_utf8(role).ok()).map(Arc::from) })
+        members.place_of(organization, &principal.subject)
+    }
+
+    /// What the table says of a user by now: their place in the organization, or none. `None` where tokens say it.
+    #[must_use]
+    pub fn standing_of(&self, organization: &str, user: &str) -> Option<Option<Membership>> {
+        let members = self.members.as_ref()?;
+        Some(members.place_of(organization, user))
     }
 
     /// The organizations that the principal is a member of, in no order.
@@ -132,6 +135,16 @@ impl Memberships {
         let names = self.names.as_ref()?;
         let row = names.mirror.lookup(names.table, names.by_id, &[organization.as_bytes()])?;
         row.cell(names.name).map(|name| String::from_utf8_lossy(name).into_owned())
+    }
+}
+
+impl Members {
+    fn place_of(&self, organization: &str, user: &str) -> Option<Membership> {
+        let key = [organization.as_bytes(), user.as_bytes()];
+        let row = self.mirror.lookup(self.table, self.by_both, &key)?;
+        let role = self.role.and_then(|column| row.cell(column));
+        // A role that is not text is none: it admits to nothing that names a role.
+        Some(Membership { role: role.and_then(|role| std::str::from_utf8(role).ok()).map(Arc::from) })
     }
 }
 

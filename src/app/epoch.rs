@@ -13,6 +13,7 @@ pub(super) fn epoch(identity: &Identity, source: &str, catalog_fingerprint: u64)
         identity.system_identifier.clone(),
         identity.timeline.to_string(),
         identity.database_oid.to_string(),
+        identity.publication.clone(),
         source.to_owned(),
         catalog_fingerprint.to_string(),
     ];
@@ -31,21 +32,23 @@ mod tests {
             timeline: 1,
             database_oid: 16_384,
             database: "app".to_owned(),
+            publication: "p".to_owned(),
         }
     }
 
     #[test]
     fn an_epoch_is_the_same_in_every_process() {
-        assert_eq!(epoch(&identity(), "wal", 7).to_string(), "145171fbfc4029d2");
+        assert_eq!(epoch(&identity(), "wal", 7).to_string(), "e6b9a14ee6d2d43c");
     }
 
     #[test]
-    fn another_server_timeline_database_source_or_catalog_is_another_epoch() {
+    fn another_server_timeline_database_publication_source_or_catalog_is_another_epoch() {
         let base = epoch(&identity(), "wal", 7);
         let others = [
             epoch(&Identity { system_identifier: "1".to_owned(), ..identity() }, "wal", 7),
             epoch(&Identity { timeline: 2, ..identity() }, "wal", 7),
             epoch(&Identity { database_oid: 5, ..identity() }, "wal", 7),
+            epoch(&Identity { publication: "q".to_owned(), ..identity() }, "wal", 7),
             epoch(&identity(), "outbox", 7),
             epoch(&identity(), "wal", 8),
         ];

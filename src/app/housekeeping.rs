@@ -47,6 +47,7 @@ impl Housekeeping {
     fn count(&mut self, now: Counters, metrics: &Metrics) {
         let before = std::mem::replace(&mut self.counters, now);
         metrics.events.inc_by(now.events - before.events);
+        metrics.event_bytes.inc_by(now.event_bytes - before.event_bytes);
         metrics.oversize.inc_by(now.oversize - before.oversize);
         metrics.emit_refused.inc_by(now.refused_emits - before.refused_emits);
         metrics.expression_errors.inc_by(now.failed_expressions - before.failed_expressions);

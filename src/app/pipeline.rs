@@ -10,25 +10,30 @@
 //! published counts as dealt with when the source is asked for more, and is confirmed only when no journal needs it
 //! for replay any more.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::canary::Canary;
 use super::epoch::epoch;
 use super::housekeeping::Housekeeping;
 use super::prepare::{chain, query_kind};
 use super::stopping;
+use super::watch::Signals;
+use crate::access::Memberships;
 use crate::catalog::{Compiled, Mapper};
+use crate::hub::{EndReason, Hub};
 use crate::journal::Journals;
 use crate::mirror::{LoadError, Mirror};
 use crate::postgres::schema::Types;
 use crate::postgres::{Dsn, Lsn, client};
 use crate::source::{
-    Backoff, Change, Changes, ErrorKind, Identity, SourceError, SourceItem, Transaction, Visibility,
-    WalSource,
+    Backoff, Change, Changes, ErrorKind, Identity, ResetReason, SourceError, SourceItem, Transaction,
+    Visibility, WalSource,
 };
 use crate::telemetry::{Metrics, Phase, Readiness, Reason, State};
 
@@ -56,9 +61,13 @@ pub(super) struct Parts {
     pub(super) mapper: Mapper,
     pub(super) journals: Arc<Journals>,
     pub(super) visibility: Arc<Visibility>,
+    pub(super) canary: Arc<Canary>,
     pub(super) housekeeping: Housekeeping,
     pub(super) readiness: Readiness,
     pub(super) metrics: Metrics,
+    pub(super) hub: Arc<Hub>,
+    pub(super) memberships: Arc<OnceLock<Memberships>>,
+    pub(super) signals: watch::Receiver<Signals>,
 }
 
 pub(super) struct Pipeline {
@@ -66,6 +75,12 @@ pub(super) struct Pipeline {
     compiled: Arc<Compiled>,
     /// None until the first connection: there is no history yet.
     identity: Option<Identity>,
+    /// Partitions cut, as far as they were heeded.
+    cuts: u64,
+    /// Heartbeats that were applied and are not published yet.
+    canaries: Vec<Bytes>,
+    /// How far the server's log and the journals were when last looked at.
+    seen: (Lsn, Lsn),
     /// Ended by `stop` only: a wait that something else must be able to break off.
     stopped: watch::Receiver<bool>,
 }
@@ -76,7 +91,15 @@ struct Stopped;
 impl Pipeline {
     pub(super) fn new(parts: Parts, stopped: watch::Receiver<bool>) -> Self {
         let compiled = Arc::clone(parts.mapper.compiled());
-        Self { parts, compiled, identity: None, stopped }
+        Self {
+            parts,
+            compiled,
+            identity: None,
+            cuts: 0,
+            canaries: Vec::new(),
+            seen: (Lsn::ZERO, Lsn::ZERO),
+            stopped,
+        }
     }
 
     /// Until it is stopped: the transaction in hand is finished then, and what was dealt with is confirmed.
@@ -147,7 +170,28 @@ impl Pipeline {
         self.parts.visibility.reset(start);
         self.identity = Some(identity);
         tracing::info!(%epoch, %start, "history begins");
-        self.load_mirror().await
+        self.load_mirror().await?;
+        self.judge_streams();
+        Ok(())
+    }
+
+    /// Judges every open stream by the mirror as it was read: what changed while nothing was read has no transaction
+    /// that would. Before anything is published after.
+    fn judge_streams(&self) {
+        let (hub, Some(memberships)) = (&self.parts.hub, self.parts.memberships.get()) else {
+            return;
+        };
+        for (organization, _) in hub.organizations() {
+            for stream in hub.handles(&organization) {
+                match memberships.standing_of(organization.as_str(), stream.user()) {
+                    Some(Some(membership)) if membership.role != stream.role() => {
+                        stream.set_role(membership.role);
+                    }
+                    Some(None) => stream.end(EndReason::Revoked),
+                    Some(Some(_)) | None => {}
+                }
+            }
+        }
     }
 
     /// Reads the mirror, however long that takes: without it nothing can be mapped, and nobody judged.
@@ -195,6 +239,7 @@ impl Pipeline {
             if let Err(Stopped) = self.apply(&transaction).await? {
                 // None of the burst was published: all of it comes again.
                 self.parts.journals.discard_unpublished();
+                self.canaries.clear();
                 return Ok(Err(Stopped));
             }
             done.push((transaction.xid, transaction.end_lsn));
@@ -225,6 +270,9 @@ impl Pipeline {
             if let Err(Stopped) = self.mirror(transaction.xid, change).await? {
                 return Ok(Err(Stopped));
             }
+            if let Change::Canary(content) = change {
+                self.canaries.push(content.clone());
+            }
             let (journals, metrics) = (&self.parts.journals, &self.parts.metrics);
             self.parts.mapper.map_change(change, &self.parts.mirror, &mut |event| {
                 let bytes = event.frame().len();
@@ -237,6 +285,7 @@ impl Pipeline {
             until_pulse -= 1;
             if until_pulse == 0 {
                 until_pulse = CHANGES_A_PULSE;
+                self.parts.canary.moved();
                 self.parts.source.pulse().await;
                 tokio::task::yield_now().await;
             }
@@ -246,10 +295,17 @@ impl Pipeline {
 
     /// Lets the mirror follow a change, and learns the types of its table where they are new.
     async fn mirror(&mut self, xid: u32, change: &Change) -> anyhow::Result<Result<(), Stopped>> {
-        let mut lost = None;
         match change {
             Change::Row(row) => {
-                lost = self.parts.mirror.apply(xid, row).err();
+                while let Err(error) = self.parts.mirror.apply(xid, row) {
+                    // What access and lookups read is behind now: nobody is let in until it was read again. What was
+                    // read may not have seen this change yet, so it is applied once more.
+                    self.parts.readiness.degrade(MIRROR, Reason::new(chain(&error)));
+                    self.parts.readiness.enter(Phase::Starting);
+                    if let Err(Stopped) = self.load_mirror().await {
+                        return Ok(Err(Stopped));
+                    }
+                }
                 if self.parts.mapper.unknown_types(&row.relation)
                     && let Err(Stopped) = self.learn_types().await
                 {
@@ -259,13 +315,9 @@ impl Pipeline {
             Change::Truncate(relations) => {
                 self.parts.mirror.truncate(xid, relations);
             }
-            Change::Emit(_) => {}
+            Change::Emit(_) | Change::Canary(_) => {}
         }
-        let Some(error) = lost else { return Ok(Ok(())) };
-        // What access and lookups read is behind now: nobody is let in until it was read again.
-        self.parts.readiness.degrade(MIRROR, Reason::new(chain(&error)));
-        self.parts.readiness.enter(Phase::Starting);
-        Ok(self.load_mirror().await)
+        Ok(Ok(()))
     }
 
     /// Types that were made after the worker started. One attempt a relation: unknown ones go out as text.
@@ -290,6 +342,9 @@ impl Pipeline {
 
     fn publish(&mut self, head: Lsn) {
         self.parts.journals.publish(head);
+        for content in self.canaries.drain(..) {
+            self.parts.canary.hear(&content);
+        }
         self.parts.source.retain(self.parts.journals.oldest_kept());
         self.admit();
     }
@@ -298,6 +353,8 @@ impl Pipeline {
     fn disconnected(&mut self, kind: ErrorKind, standby: bool, error: String) {
         if kind == ErrorKind::Operator {
             self.parts.readiness.degrade(SOURCE, Reason::new(error));
+        } else if !standby {
+            self.parts.readiness.warn(SOURCE, Reason::new(error));
         }
         match self.parts.readiness.state() {
             State::Starting | State::Standby if standby => self.parts.readiness.enter(Phase::Standby),
@@ -314,13 +371,40 @@ impl Pipeline {
     }
 
     fn keep_house(&mut self) {
-        let Parts { source, mirror, mapper, journals, housekeeping, readiness, metrics, .. } =
+        self.heed();
+        let Parts { source, mirror, mapper, journals, canary, housekeeping, readiness, metrics, .. } =
             &mut self.parts;
+        let seen = (source.server_head(), journals.head());
+        if seen != self.seen {
+            self.seen = seen;
+            canary.moved();
+        }
         if let Some((time, lsn)) = source.window_start() {
             journals.evict_before(time.unix_millis(), lsn);
             source.retain(journals.oldest_kept());
         }
         housekeeping.tell(source, mirror, mapper, journals, readiness, metrics);
+    }
+}
+
+impl Pipeline {
+    /// What the log does not tell, once each time that it was asked for.
+    fn heed(&mut self) {
+        // None watches any more: then nothing is new.
+        if !self.parts.signals.has_changed().unwrap_or(false) {
+            return;
+        }
+        let signals = self.parts.signals.borrow_and_update().clone();
+        let source = &mut self.parts.source;
+        if let Some(max_bytes) = signals.max_wal {
+            source.limit_wal(max_bytes);
+        }
+        if let Some(digest) = &signals.publication {
+            source.expect_publication(digest);
+        }
+        if std::mem::replace(&mut self.cuts, signals.cuts) != signals.cuts {
+            source.begin_anew(ResetReason::PartitionCut);
+        }
     }
 }
 

@@ -57,6 +57,8 @@ const TYPE_ATTEMPTS: u8 = 3;
 pub struct Counters {
     /// Domain events, emitted ones among them.
     pub events: u64,
+    /// Their frames.
+    pub event_bytes: u64,
     /// Of them, those that went out without their data.
     pub oversize: u64,
     /// `data.sync` entries: truncated tables, and what could not be routed or decided.
@@ -230,6 +232,8 @@ impl Mapper {
                 }
             }
             Change::Emit(message) => self.map_emit(&message.content, sink),
+            // It takes no ordinal: events beside it keep their ids with and without a canary.
+            Change::Canary(_) => {}
         }
     }
 
@@ -329,6 +333,7 @@ impl Mapper {
         let oversize =
             self.frame.write_json(id, &envelope, millis, &emitted.organization, emitted.data, self.max_event);
         self.trouble.counters.events += 1;
+        self.trouble.counters.event_bytes += self.frame.bytes().len() as u64;
         self.trouble.counters.oversize += u64::from(oversize);
         sink(Event {
             id,

@@ -1,6 +1,6 @@
 //! Where errors become exit codes, and nowhere else.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::catalog::CatalogErrors;
@@ -56,7 +56,8 @@ pub(super) fn report(done: anyhow::Result<()>) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     for line in format!("{error:#}").lines() {
-        eprintln!("walcast: {line}");
+        // Whoever read our errors may be gone.
+        let _ = writeln!(io::stderr(), "walcast: {line}");
     }
     code.into()
 }

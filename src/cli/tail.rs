@@ -7,6 +7,8 @@ mod sse;
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use clap::builder::NonEmptyStringValueParser;
+
 use super::exit::Usage;
 use super::settings::{Settings, jwt_secret, pair, start_logging, variable};
 use crate::config::Secret;
@@ -26,7 +28,7 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "sub")]
     token: Option<Secret>,
     /// The user to sign a token for
-    #[arg(long, visible_alias = "user", value_name = "USER")]
+    #[arg(long, visible_alias = "user", value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
     sub: Option<String>,
     /// The user's role, where no memberships table says it
     #[arg(long, requires_all = ["sub", "organization"])]

@@ -72,6 +72,11 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
         "http.admin_listen",
         "another address than http.listen",
     );
+    must(
+        config.canary.interval.is_zero() || config.canary.stale_after >= 2 * config.canary.interval,
+        "canary.stale_after",
+        "at least twice canary.interval: a healthy canary is up to one interval old",
+    );
     for origin in config.http.allowed_origins.iter().filter(|origin| !is_origin(origin)) {
         let text = "origins such as \"https://app.example.com\": scheme, host in lower case, port unless it is the default";
         must(false, "http.allowed_origins", &format!("{text}; {origin:?} is not"));

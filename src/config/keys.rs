@@ -99,6 +99,8 @@ pub const KEYS: &[Key] = &[
     count("limits.opens_per_second"),
     count("limits.events_per_minute"),
     text("limits.when_full", "\"refuse\" or \"evict_oldest\""),
+    text("canary.interval", DURATION),
+    text("canary.stale_after", DURATION),
     text("presence.grace", DURATION),
 ];
 

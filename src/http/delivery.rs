@@ -19,6 +19,7 @@ use super::sink::Sink;
 use super::state::{Phase, State};
 use crate::catalog::OrganizationId;
 use crate::hub::{Batch, EndReason, Stream};
+use crate::telemetry::Age;
 use crate::telemetry::metrics::End;
 
 /// Bytes that a client may send after its request; they are read to notice its end, and dropped.
@@ -63,6 +64,7 @@ pub(super) fn run(
         expires_at,
         keepalive,
         drain_at: None,
+        told_stale: false,
         _permit: permit,
     };
     async move {
@@ -86,6 +88,8 @@ struct Delivery {
     keepalive: Arc<Keepalive>,
     /// When this one of a stopping worker's streams ends.
     drain_at: Option<Instant>,
+    /// The client was told that what it sees is old.
+    told_stale: bool,
     _permit: Permit,
 }
 
@@ -95,6 +99,9 @@ impl Delivery {
         let mut phase = self.state.phase.subscribe();
         // A stream that was admitted while the server began to stop has to see it too.
         phase.mark_changed();
+        let mut freshness = self.state.services.freshness.subscribe();
+        // So does one that opens while the worker is behind.
+        freshness.mark_changed();
         self.write(vec![first.into()]).await?;
         let timer = sleep_until(self.next_due());
         tokio::pin!(timer);
@@ -116,6 +123,10 @@ impl Delivery {
                         return Ok(end);
                     }
                     timer.as_mut().reset(self.next_due());
+                }
+                _ = freshness.changed() => {
+                    let age = *freshness.borrow_and_update();
+                    self.on_age(age).await?;
                 }
                 batch = self.stream.next() => {
                     if let Some(end) = self.on_batch(batch).await? {
@@ -149,6 +160,17 @@ impl Delivery {
         };
         self.write(frames).await?;
         Ok(None)
+    }
+
+    /// Says that the worker fell behind, or that it is back; nothing twice.
+    async fn on_age(&mut self, age: Age) -> Result<(), End> {
+        let (name, old) = match age {
+            Age::Stale { is } if !self.told_stale => ("stale", is),
+            Age::Fresh { was } if self.told_stale => ("fresh", was),
+            Age::Stale { .. } | Age::Fresh { .. } => return Ok(()),
+        };
+        self.told_stale = !self.told_stale;
+        self.write(vec![frames::age(name, old.as_secs()).into()]).await
     }
 
     /// The timer is set once and not at every write, so it may find nothing due.

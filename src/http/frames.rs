@@ -95,6 +95,23 @@ pub(super) fn last(name: &'static str) -> Vec<u8> {
     frame
 }
 
+/// What the client sees is so old (`stale`), or it was and is current again (`fresh`).
+pub(super) fn age(name: &'static str, seconds: u64) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Told {
+        r#type: &'static str,
+        timestamp: u64,
+        data: Data,
+    }
+    #[derive(Serialize)]
+    struct Data {
+        seconds: u64,
+    }
+    let mut frame = Vec::new();
+    write(&mut frame, None, &Told { r#type: name, timestamp: now_millis(), data: Data { seconds } });
+    frame
+}
+
 /// Moves the time after which the client connects again.
 pub(super) fn retry(millis: u64) -> Vec<u8> {
     format!("retry: {millis}\n\n").into_bytes()
@@ -164,10 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_frame_has_no_id() {
+    fn frames_that_are_no_position_have_no_id() {
         assert_eq!(
             fixed(&last("token.expired")),
             "data: {\"type\":\"token.expired\",\"timestamp\":0,\"data\":{}}\n\n"
+        );
+        assert_eq!(
+            fixed(&age("stale", 31)),
+            "data: {\"type\":\"stale\",\"timestamp\":0,\"data\":{\"seconds\":31}}\n\n"
         );
         assert_eq!(retry(1500), b"retry: 1500\n\n");
     }

@@ -14,6 +14,7 @@ use super::connection::Peer;
 use super::query::Query;
 use super::refusal::Refusal;
 use super::state::State;
+use crate::telemetry;
 use crate::telemetry::metrics::CONTENT_TYPE as METRICS_TYPE;
 
 /// The scope that lets a token read these from elsewhere.
@@ -37,6 +38,8 @@ pub(super) async fn reasons(Shared(state): Shared<Arc<State>>) -> Response {
     struct Answer<'a> {
         state: &'static str,
         reasons: Vec<Reason<'a>>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<Reason<'a>>,
     }
     #[derive(Serialize)]
     struct Reason<'a> {
@@ -45,13 +48,17 @@ pub(super) async fn reasons(Shared(state): Shared<Arc<State>>) -> Response {
         #[serde(skip_serializing_if = "Option::is_none")]
         sql: Option<&'a str>,
     }
+    impl<'a> Reason<'a> {
+        fn of((reason, said): (&'a str, &'a telemetry::Reason)) -> Self {
+            Self { reason, message: &said.text, sql: said.sql.as_deref() }
+        }
+    }
     let snapshot = state.services.readiness.snapshot();
-    let reasons = snapshot.reasons().map(|(key, reason)| Reason {
-        reason: key,
-        message: &reason.text,
-        sql: reason.sql.as_deref(),
-    });
-    let answer = Answer { state: snapshot.state().word(), reasons: reasons.collect() };
+    let answer = Answer {
+        state: snapshot.state().word(),
+        reasons: snapshot.reasons().map(Reason::of).collect(),
+        warnings: snapshot.warnings().map(Reason::of).collect(),
+    };
     uncached(Json(answer).into_response())
 }
 

@@ -20,7 +20,7 @@ use crate::config;
 use crate::hub::{self, Hub};
 use crate::postgres::Lsn;
 use crate::source;
-use crate::telemetry::{Metrics, Readiness, State as Standing};
+use crate::telemetry::{Freshness, Metrics, Readiness, State as Standing};
 
 /// Tells the position all of whose commits a new snapshot of the database sees.
 ///
@@ -45,6 +45,7 @@ pub struct Services {
     pub hub: Arc<Hub>,
     pub visibility: Arc<dyn Visibility>,
     pub readiness: Readiness,
+    pub freshness: Freshness,
     pub metrics: Metrics,
 }
 

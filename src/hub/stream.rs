@@ -82,9 +82,13 @@ impl Stream {
     }
 
     /// The position up to which everything was sent or filtered out on this stream: what a client that has this id
-    /// may resume after. Before the first batch, where the stream starts.
+    /// may resume after. Before the first batch, where the stream starts; while a sync is owed, before everything:
+    /// who loses the connection with this id and comes back is told again, instead of never.
     #[must_use]
     pub fn cursor(&self) -> EventId {
+        if self.sync.is_some() {
+            return EventId::position(self.epoch, Lsn::ZERO);
+        }
         let mut place = self.after;
         if !self.behind {
             // In this order: what was published below it was marked before.

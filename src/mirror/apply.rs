@@ -112,6 +112,9 @@ impl Table {
         used_bytes: u64,
         limit_bytes: u64,
     ) -> Result<(), MirrorError> {
+        if state.oid.is_some_and(|oid| oid != change.relation.id.0) {
+            return Err(MirrorError::Replaced { table: self.spec.table.clone() });
+        }
         if !state.binding.as_ref().is_some_and(|binding| Arc::ptr_eq(&binding.relation, &change.relation)) {
             state.binding = Some(Binding::new(&change.relation, &self.columns, &state.key));
         }

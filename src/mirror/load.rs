@@ -157,7 +157,7 @@ impl Table {
                 return Err(MirrorError::TooLarge { table: name.clone(), limit_bytes }.into());
             }
         }
-        Ok(State { rows, key: key.clone(), binding: None })
+        Ok(State { rows, key: key.clone(), oid: Some(table.oid), binding: None })
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) fn confirmable(
 #[derive(Debug)]
 pub(super) struct Timeline {
     window: Window,
+    /// What the window's log is bounded by at present: the configured bound, or less.
+    max_wal: u64,
     /// Ascending in both.
     boundaries: VecDeque<Boundary>,
 }
@@ -73,7 +75,11 @@ struct Boundary {
 impl Timeline {
     #[must_use]
     pub(super) fn new(window: Window) -> Self {
-        Self { window, boundaries: VecDeque::new() }
+        Self { window, max_wal: window.max_wal, boundaries: VecDeque::new() }
+    }
+
+    pub(super) fn limit_wal(&mut self, max_bytes: u64) {
+        self.max_wal = max_bytes;
     }
 
     /// Forgets everything: history begins anew.
@@ -105,6 +111,10 @@ impl Timeline {
         self.boundaries.push_back(boundary);
     }
 
+    pub(super) const fn max_wal(&self) -> u64 {
+        self.max_wal
+    }
+
     pub(super) const fn max_age(&self) -> Duration {
         self.window.max_age
     }
@@ -128,10 +138,10 @@ impl Timeline {
         let by_age =
             self.boundaries.iter().take_while(aged).last().map_or(Lsn::ZERO, |boundary| boundary.lsn);
         let head = self.head().unwrap_or(Lsn::ZERO);
-        if head.bytes_since(by_age.max(previous)) <= self.window.max_wal {
+        if head.bytes_since(by_age.max(previous)) <= self.max_wal {
             return by_age;
         }
-        let lowest = head.back(self.window.max_wal);
+        let lowest = head.back(self.max_wal);
         self.boundaries.iter().find(|boundary| boundary.lsn >= lowest).map_or(by_age, |boundary| boundary.lsn)
     }
 }

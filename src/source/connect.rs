@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::item::{Identity, ResetReason};
 use super::policy::SourceError;
 use super::progress::History;
+use super::publication;
 use crate::postgres::dsn::Dsn;
 use crate::postgres::pgoutput::LongMessages;
 use crate::postgres::replication::{SystemIdentity, TextRow};
+use crate::postgres::schema::TableName;
 use crate::postgres::{Lsn, ReplicationConnection, ReplicationStream, StreamError};
 
 /// How often a slot that is another worker's is looked at.
@@ -21,6 +23,10 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// No command takes the server so long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the transactions in progress are waited for when history begins anew, and how often they are looked at.
+const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE_POLL: Duration = Duration::from_millis(20);
+
 /// What to connect to.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
@@ -28,6 +34,17 @@ pub(super) struct Target {
     pub(super) slot: String,
     pub(super) publication: String,
     pub(super) long: LongMessages,
+    /// Of the publication: those whose changes matter. None: all of it.
+    pub(super) tables: Vec<TableName>,
+}
+
+/// What came before, and may go on.
+#[derive(Clone, Debug)]
+pub(super) struct Past {
+    /// None in an empty process.
+    pub(super) history: Option<History>,
+    /// It is known that it can't.
+    pub(super) broken: Option<ResetReason>,
 }
 
 /// A stream that has begun.
@@ -60,36 +77,33 @@ struct Slot {
     confirmed: Lsn,
 }
 
-pub(super) async fn connect(target: Target, history: Option<History>) -> Result<Attempt, SourceError> {
+pub(super) async fn connect(target: Target, past: Past) -> Result<Attempt, SourceError> {
     let connection = ReplicationConnection::connect(&target.dsn).await?;
-    open(connection, &target, history.as_ref()).await
+    open(connection, &target, &past).await
 }
 
 /// As [`connect`], on a connection that found the slot busy.
 pub(super) async fn retry(
     connection: ReplicationConnection,
     target: Target,
-    history: Option<History>,
+    past: Past,
 ) -> Result<Attempt, SourceError> {
-    tokio::time::sleep(BUSY_POLL).await;
-    open(connection, &target, history.as_ref()).await
+    sleep(BUSY_POLL).await;
+    open(connection, &target, &past).await
 }
 
 async fn open(
     mut connection: ReplicationConnection,
     target: &Target,
-    history: Option<&History>,
+    past: &Past,
 ) -> Result<Attempt, SourceError> {
     let system = answered(connection.identify_system()).await?;
-    let about = fetch_session(&mut connection, &target.publication).await?;
-    let identity = about.identity(&system)?;
+    let about = fetch_session(&mut connection, target).await?;
     let slot = fetch_slot(&mut connection, target).await?;
     if slot.as_ref().is_some_and(|slot| slot.active) {
         return Ok(Attempt::Busy(connection));
     }
-    if !about.published {
-        return Err(SourceError::NoPublication { publication: target.publication.clone() });
-    }
+    let identity = about.identity(&system, target)?;
 
     let (slot_confirmed, mut reset) = match slot {
         Some(slot) if !slot.lost => (slot.confirmed, None),
@@ -101,11 +115,14 @@ async fn open(
         None => (connection.create_slot(&target.slot).await?, Some(ResetReason::SlotMissing)),
     };
     let mut start = slot_confirmed;
-    if let Some(history) = history
-        && reset.is_none()
-    {
-        reset = broken(history, &identity, system.position, slot_confirmed);
-        if reset.is_none() {
+    if reset.is_none() {
+        let history = past.history.as_ref();
+        let differs = |history| broken(history, &identity, system.position, slot_confirmed);
+        reset = past.broken.or_else(|| history.and_then(differs));
+        if reset.is_some() {
+            // Not the window again, of which the streams that are open have seen some; nor what can't be decoded.
+            start = settled_position(&mut connection).await?.max(slot_confirmed);
+        } else if let Some(history) = history {
             start = history.processed;
         }
     }
@@ -126,10 +143,37 @@ async fn answered<T>(command: impl Future<Output = Result<T, StreamError>>) -> R
     Ok(answer.map_err(|_| SourceError::Silent { seconds: ANSWER_TIMEOUT.as_secs() })??)
 }
 
+/// The log's end, once what committed below is visible to who reads the database when told to. Not waited for any
+/// longer than [`SETTLE`]: a transaction in progress then is most likely one that will commit above.
+async fn settled_position(connection: &mut ReplicationConnection) -> Result<Lsn, SourceError> {
+    // Left to right: whatever has a commit record below the position has an older id.
+    const POSITION: &str = "select pg_catalog.pg_current_wal_insert_lsn() as position, \
+                            pg_catalog.pg_current_xact_id() as xid";
+    let rows = answered(connection.simple_query(POSITION)).await?;
+    let row = rows.first().ok_or(SourceError::Answer("the end of the log"))?;
+    let position = row.get("position").and_then(|text| text.parse().ok());
+    let position = position.ok_or(SourceError::Answer("the end of the log"))?;
+    let xid = row.get("xid").and_then(|text| text.parse::<u64>().ok());
+    let deadline = Instant::now() + SETTLE;
+    while Instant::now() < deadline {
+        let oldest = "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) as xid";
+        let rows = answered(connection.simple_query(oldest)).await?;
+        let oldest = rows.first().and_then(|row| row.get("xid")).and_then(|text| text.parse::<u64>().ok());
+        if oldest >= xid {
+            break;
+        }
+        sleep(SETTLE_POLL).await;
+    }
+    Ok(position)
+}
+
 /// Why the server can't continue a history.
 fn broken(history: &History, identity: &Identity, flushed: Lsn, slot_confirmed: Lsn) -> Option<ResetReason> {
-    if history.identity != *identity {
+    let same_server = Identity { publication: history.identity.publication.clone(), ..identity.clone() };
+    if history.identity != same_server {
         Some(ResetReason::ServerChanged)
+    } else if history.identity != *identity {
+        Some(ResetReason::PublicationChanged)
     } else if flushed < history.processed {
         Some(ResetReason::ServerBehind)
     } else if slot_confirmed > history.processed {
@@ -145,29 +189,32 @@ fn broken(history: &History, identity: &Identity, flushed: Lsn, slot_confirmed: 
 struct Session {
     database_oid: Option<u32>,
     sender_timeout: Duration,
-    published: bool,
+    /// None: there is no such publication.
+    publication: Option<String>,
 }
 
 impl Session {
-    fn identity(&self, system: &SystemIdentity) -> Result<Identity, SourceError> {
+    fn identity(&self, system: &SystemIdentity, target: &Target) -> Result<Identity, SourceError> {
+        let missing = || SourceError::NoPublication { publication: target.publication.clone() };
         Ok(Identity {
             system_identifier: system.system_id.clone(),
             timeline: system.timeline,
             database_oid: self.database_oid.ok_or(SourceError::Answer("the database"))?,
             database: system.database.clone(),
+            publication: self.publication.clone().ok_or_else(missing)?,
         })
     }
 }
 
 async fn fetch_session(
     connection: &mut ReplicationConnection,
-    publication: &str,
+    target: &Target,
 ) -> Result<Session, SourceError> {
     let sql = format!(
         "select (select oid from pg_catalog.pg_database where datname = current_database()) as database, \
          (select setting from pg_catalog.pg_settings where name = 'wal_sender_timeout') as timeout, \
-         exists (select from pg_catalog.pg_publication where pubname = {}) as published",
-        literal(publication)
+         ({}) as publication",
+        publication::digest_sql(&target.publication, &target.tables)
     );
     let rows = answered(connection.simple_query(&sql)).await?;
     let row = rows.first().ok_or(SourceError::Answer("the session"))?;
@@ -175,7 +222,7 @@ async fn fetch_session(
     Ok(Session {
         database_oid: row.get("database").and_then(|text| text.parse().ok()),
         sender_timeout: Duration::from_millis(millis.ok_or(SourceError::Answer("wal_sender_timeout"))?),
-        published: row.get("published") == Some("t"),
+        publication: row.get("publication").map(str::to_owned),
     })
 }
 
@@ -219,7 +266,13 @@ mod tests {
     use super::*;
 
     fn identity(timeline: u32) -> Identity {
-        Identity { system_identifier: "7".to_owned(), timeline, database_oid: 5, database: "app".to_owned() }
+        Identity {
+            system_identifier: "7".to_owned(),
+            timeline,
+            database_oid: 5,
+            database: "app".to_owned(),
+            publication: "p".to_owned(),
+        }
     }
 
     #[test]
@@ -231,6 +284,9 @@ mod tests {
         assert_eq!(broken(1, 100, 100), None);
         assert_eq!(broken(1, 200, 50), None);
         assert_eq!(broken(2, 200, 50), Some(ResetReason::ServerChanged));
+        let other = Identity { publication: "q".to_owned(), ..identity(1) };
+        let published_anew = super::broken(&history, &other, Lsn::new(200), Lsn::new(50));
+        assert_eq!(published_anew, Some(ResetReason::PublicationChanged));
         assert_eq!(broken(1, 99, 50), Some(ResetReason::ServerBehind));
         assert_eq!(broken(1, 200, 101), Some(ResetReason::SlotAdvanced));
     }

@@ -48,6 +48,9 @@ pub struct Identity {
     pub timeline: u32,
     pub database_oid: u32,
     pub database: String,
+    /// A digest of what is published: another one when the publication was made again, or one of its tables was
+    /// taken out, even if it was put back. What was written in between is in no stream.
+    pub publication: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,10 @@ pub enum ResetReason {
     ServerChanged,
     /// The server's log ends before the last position that this process saw.
     ServerBehind,
+    /// The publication was made again, or a table was taken out of it or put back.
+    PublicationChanged,
+    /// A partition was truncated or detached: its rows went without a trace in the stream.
+    PartitionCut,
 }
 
 impl fmt::Display for ResetReason {
@@ -72,6 +79,8 @@ impl fmt::Display for ResetReason {
             Self::SlotAdvanced => "the replication slot was moved on by somebody else",
             Self::ServerChanged => "the server is another cluster, timeline or database than before",
             Self::ServerBehind => "the server's log ends before the last position seen",
+            Self::PublicationChanged => "what is published changed: some of what was written may be missing",
+            Self::PartitionCut => "a partition was truncated or detached, which is not in the stream",
         })
     }
 }

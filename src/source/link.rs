@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::assembler::Assembler;
 use super::policy::SourceError;
@@ -19,6 +19,13 @@ const SILENCE: Duration = Duration::from_secs(60);
 const STOPPING_PINGS: u32 = 3;
 const STOPPING_PING_WITHIN: Duration = Duration::from_secs(1);
 
+/// So many messages in so long are a flood. Below, nothing is ever held up.
+const FLOOD: u32 = 200;
+const FLOW_SPAN: Duration = Duration::from_millis(10);
+
+/// How long a flood is left to gather; the timer makes up to twice of it.
+const GATHER: Duration = Duration::from_millis(1);
+
 #[derive(Debug)]
 pub(super) struct Link {
     stream: ReplicationStream,
@@ -30,14 +37,36 @@ pub(super) struct Link {
     /// When the last status was sent, and how far we were; none before the first.
     status: Option<(Instant, Lsn)>,
     status_interval: Duration,
-    /// So many bytes of log are worth a status of their own: what can be confirmed is not pinned for longer.
-    status_bytes: u64,
     reply_due: bool,
     pings: u32,
     /// The newest position between transactions that was not yet yielded.
     position: Option<Boundary>,
     /// Everything up to here was handed out, on this connection or one before.
     handed_out: Lsn,
+    flow: Flow,
+}
+
+/// How much comes. The server sends every message by itself, so a reader that is woken by each costs both sides a
+/// system call a message, and the server's is what limits a backlog. Under a flood the reader waits a moment, and then
+/// takes in one read what has gathered in the socket.
+#[derive(Debug)]
+struct Flow {
+    since: Instant,
+    /// Messages since then.
+    taken: u32,
+    /// As of the last span that was over.
+    floods: bool,
+}
+
+impl Flow {
+    fn floods(&mut self) -> bool {
+        if self.since.elapsed() >= FLOW_SPAN {
+            self.floods = self.taken >= FLOOD;
+            self.taken = 0;
+            self.since = Instant::now();
+        }
+        self.floods
+    }
 }
 
 impl Link {
@@ -45,7 +74,6 @@ impl Link {
         stream: ReplicationStream,
         max_transaction: u64,
         status_interval: Duration,
-        status_bytes: u64,
         handed_out: Lsn,
     ) -> Self {
         let now = Instant::now();
@@ -57,11 +85,11 @@ impl Link {
             received: 0,
             status: None,
             status_interval,
-            status_bytes,
             reply_due: false,
             pings: 0,
             position: None,
             handed_out,
+            flow: Flow { since: now, taken: 0, floods: false },
         }
     }
 
@@ -80,6 +108,10 @@ impl Link {
                 let (server_time, lsn) = boundary;
                 self.hand_out(boundary, progress);
                 return Ok(SourceItem::Position { lsn, server_time });
+            }
+            if self.flow.floods() {
+                // Cancelled, it has done nothing.
+                sleep(GATHER).await;
             }
             let due = self.status.map_or_else(Instant::now, |(at, _)| at + self.status_interval);
             let message = tokio::select! {
@@ -117,7 +149,7 @@ impl Link {
         let due = self.reply_due
             || self.status.is_none_or(|(at, processed)| {
                 at.elapsed() >= self.status_interval
-                    || progress.processed().bytes_since(processed) >= self.status_bytes
+                    || progress.processed().bytes_since(processed) >= progress.status_bytes()
             });
         if due { self.send_status(progress).await } else { Ok(()) }
     }
@@ -143,6 +175,7 @@ impl Link {
         progress: &mut Progress,
     ) -> Result<Option<Transaction>, SourceError> {
         self.heard = Instant::now();
+        self.flow.taken += 1;
         match message {
             ReplicationMessage::XLogData(data) => self.data(data, progress),
             ReplicationMessage::Keepalive(keepalive) => self.keepalive(keepalive, progress).map(|()| None),

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::ResetReason;
 use super::assembler::AssembleError;
 use crate::postgres::error::{AuthenticationError, ConnectError, ConnectFailure, StreamError, TlsError};
 use crate::postgres::pgoutput::DecodeError;
@@ -44,6 +45,9 @@ pub enum SourceError {
     ServerStops,
     #[error("the server's answer about {0} can't be read")]
     Answer(&'static str),
+    /// The connection is given up to begin anew.
+    #[error("history can't be continued: {0}")]
+    Broken(ResetReason),
 }
 
 /// By SQLSTATE, then by its class; the first match counts. What is not named passes by itself.
@@ -73,7 +77,9 @@ impl SourceError {
         match self {
             Self::Connect(error) => connect(&error.failure),
             Self::Stream(error) => stream(error),
-            Self::SlotBusy { .. } | Self::Silent { .. } | Self::ServerStops => ErrorKind::Transient,
+            Self::SlotBusy { .. } | Self::Silent { .. } | Self::ServerStops | Self::Broken(_) => {
+                ErrorKind::Transient
+            }
             // Reading it again most likely gives the same; a newer version of either side may not.
             Self::Decode(_) | Self::Assemble(AssembleError::Violation(_)) | Self::Answer(_) => {
                 ErrorKind::Operator
@@ -82,6 +88,13 @@ impl SourceError {
             Self::Assemble(AssembleError::Spool(_)) => ErrorKind::Operator,
             Self::NoPublication { .. } | Self::ForeignSlot { .. } => ErrorKind::Operator,
         }
+    }
+
+    /// The log was written while the publication was not there: reading it again gives the same. Told by the name,
+    /// since a message's words are in the server's language. (`get_publication_oid`, undefined_object)
+    pub(super) fn is_unpublished_log(&self, publication: &str) -> bool {
+        matches!(self, Self::Stream(StreamError::Server(error))
+            if error.sqlstate.code() == "42704" && error.message.contains(publication))
     }
 
     pub(super) fn is_slot_busy(&self) -> bool {

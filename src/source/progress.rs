@@ -8,6 +8,9 @@ use super::confirm::{Timeline, Window, confirmable};
 use super::item::Identity;
 use crate::postgres::{Lsn, PgTimestamp};
 
+/// A status costs both sides a packet.
+const MIN_STATUS_BYTES: u64 = 1 << 18;
+
 /// What a reconnect continues from.
 #[derive(Clone, Debug)]
 pub(super) struct History {
@@ -105,6 +108,15 @@ impl Progress {
 
     pub(super) fn retain(&mut self, oldest_kept: Option<Lsn>) {
         self.oldest_kept = oldest_kept;
+    }
+
+    pub(super) fn limit_wal(&mut self, max_bytes: u64) {
+        self.timeline.limit_wal(max_bytes);
+    }
+
+    /// So many bytes of log are worth a status of their own: what can be confirmed is not pinned for longer.
+    pub(super) fn status_bytes(&self) -> u64 {
+        (self.timeline.max_wal() / 16).max(MIN_STATUS_BYTES)
     }
 
     /// Where the replay window begins by its age and its log: the server's time, and the position that was head then

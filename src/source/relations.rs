@@ -11,6 +11,9 @@ use crate::postgres::pgoutput::{LogicalMessage, OldTuple, Relation, RelationId, 
 /// under any prefix; others are nobody's business here.
 pub const EMIT_PREFIX: &str = "walcast";
 
+/// The prefix of the worker's own heartbeat.
+pub const CANARY_PREFIX: &str = "walcast.canary";
+
 /// The newest definition of each table, at one point of the stream.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Relations {
@@ -43,6 +46,9 @@ impl Relations {
             }
             LogicalMessage::Message(message) if message.transactional && message.prefix == EMIT_PREFIX => {
                 Some(Change::Emit(message))
+            }
+            LogicalMessage::Message(message) if message.transactional && message.prefix == CANARY_PREFIX => {
+                Some(Change::Canary(message.content))
             }
             LogicalMessage::Message(_)
             | LogicalMessage::Begin(_)

@@ -24,6 +24,8 @@ use tokio_postgres::error::SqlState;
 use crate::postgres::schema::{Schema, SchemaError, TableName};
 use state::State;
 
+pub use plan::{LIMIT, UNLIMITED};
+
 /// Readers and writers queue up behind who waits for a table's lock: no longer than this.
 const LOCK_TIMEOUT: &str = "2s";
 const LOCK_ATTEMPTS: u32 = 10;
@@ -104,6 +106,28 @@ pub async fn plan(client: &Client, requirements: &Requirements) -> Result<Plan, 
     let schema = Schema::fetch(client).await?;
     let state = State::fetch(client, requirements).await.map_err(SetupError::State)?;
     plan::compute(&state, &schema, requirements).map_err(SetupError::Problems)
+}
+
+/// Something that a worker at work lacks, with the SQL that mends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortcoming {
+    /// `server`, `table` or `publication`.
+    pub of: &'static str,
+    pub text: String,
+    pub sql: Option<String>,
+}
+
+/// What a worker at work lacks of `requirements`; the slot is its own.
+///
+/// # Errors
+/// The state could not be read.
+pub async fn shortcomings(
+    client: &Client,
+    requirements: &Requirements,
+) -> Result<Vec<Shortcoming>, SetupError> {
+    let schema = Schema::fetch(client).await?;
+    let state = State::fetch(client, requirements).await.map_err(SetupError::State)?;
+    Ok(plan::shortcomings(&state, &schema, requirements))
 }
 
 impl Plan {

@@ -12,6 +12,8 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::spool::{Spool, SpoolReader};
 use crate::postgres::pgoutput::{EmittedMessage, OldTuple, Relation, Tuple};
 use crate::postgres::{Lsn, PgTimestamp};
@@ -100,6 +102,8 @@ pub enum Change {
     Truncate(Vec<Arc<Relation>>),
     /// A transactional message with walcast's own prefix.
     Emit(EmittedMessage),
+    /// A heartbeat that some worker wrote, or somebody in its name; no event.
+    Canary(Bytes),
 }
 
 #[derive(Clone, Debug, PartialEq)]

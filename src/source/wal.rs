@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Backoff;
 use super::confirm::Window;
-use super::connect::{self, Attempt, Opened, Target};
+use super::connect::{self, Attempt, Opened, Past, Target};
 use super::link::Link;
 use super::policy::{ErrorKind, SourceError};
 use super::progress::Progress;
@@ -29,6 +29,7 @@ use super::{ResetReason, SourceItem};
 use crate::config;
 use crate::postgres::dsn::Dsn;
 use crate::postgres::pgoutput::LongMessages;
+use crate::postgres::schema::TableName;
 use crate::postgres::{Lsn, PgTimestamp};
 
 /// How soon a slot that was found busy when starting is tried again.
@@ -50,6 +51,8 @@ pub struct WalSource {
     phase: Phase,
     progress: Progress,
     backoff: Backoff,
+    /// Known of the history that there is, or of the log that is next: it can't be continued.
+    broken: Option<ResetReason>,
     /// To be yielded before anything else is done.
     ready: VecDeque<SourceItem>,
     /// The reason that was told last, while nothing flows.
@@ -81,6 +84,7 @@ impl WalSource {
                     prefix: EMIT_PREFIX,
                     max_bytes: usize::try_from(source.max_row.0).unwrap_or(usize::MAX),
                 },
+                tables: Vec::new(),
                 dsn,
             },
             window,
@@ -88,9 +92,17 @@ impl WalSource {
             phase: Phase::Waiting { until: Instant::now() },
             progress: Progress::new(window),
             backoff: Backoff::new(),
+            broken: None,
             ready: VecDeque::new(),
             told: None,
         }
+    }
+
+    /// Reads only these of the published tables: what becomes of the others breaks no history.
+    #[must_use]
+    pub fn of_tables(mut self, tables: Vec<TableName>) -> Self {
+        self.target.tables = tables;
+        self
     }
 
     /// The slot that is read.
@@ -113,15 +125,14 @@ impl WalSource {
             match &mut self.phase {
                 Phase::Waiting { until } => {
                     sleep_until(*until).await;
-                    let attempt = connect::connect(self.target.clone(), self.progress.history());
+                    let attempt = connect::connect(self.target.clone(), self.past());
                     self.phase = Phase::Connecting(Box::pin(attempt));
                 }
                 Phase::Connecting(attempt) => match attempt.await {
                     Ok(Attempt::Opened(opened)) => self.opened(*opened),
                     Ok(Attempt::Busy(connection)) => {
                         self.tell(&SourceError::SlotBusy { slot: self.target.slot.clone() }, BUSY_DELAY);
-                        let attempt =
-                            connect::retry(connection, self.target.clone(), self.progress.history());
+                        let attempt = connect::retry(connection, self.target.clone(), self.past());
                         self.phase = Phase::Connecting(Box::pin(attempt));
                     }
                     Err(error) => self.failed(error)?,
@@ -198,6 +209,27 @@ impl WalSource {
         self.progress.confirmed()
     }
 
+    /// Bytes of log from the confirmed position to the head, from now on; never more than was configured.
+    pub fn limit_wal(&mut self, max_bytes: u64) {
+        self.progress.limit_wal(max_bytes.min(self.window.max_wal));
+    }
+
+    /// What is published by now: where it is not what this history began with, another begins.
+    pub fn expect_publication(&mut self, digest: &str) {
+        let changed = self.progress.history().is_some_and(|history| history.identity.publication != digest);
+        if changed && matches!(self.phase, Phase::Streaming(_)) {
+            self.phase = Phase::Broken(SourceError::Broken(ResetReason::PublicationChanged));
+        }
+    }
+
+    /// Something happened that no stream tells: gives the history up, and begins another.
+    pub fn begin_anew(&mut self, reason: ResetReason) {
+        self.broken = Some(reason);
+        if matches!(self.phase, Phase::Streaming(_)) {
+            self.phase = Phase::Broken(SourceError::Broken(reason));
+        }
+    }
+
     /// Confirms and leaves the slot, so that another worker has it at once. What was yielded last may have been
     /// broken off: it is decoded again.
     pub async fn shutdown(mut self) {
@@ -208,7 +240,12 @@ impl WalSource {
         }
     }
 
+    fn past(&self) -> Past {
+        Past { history: self.progress.history(), broken: self.broken }
+    }
+
     fn opened(&mut self, opened: Opened) {
+        self.broken = None;
         let Opened { stream, identity, start, reset, slot_confirmed, status_interval } = opened;
         let first = self.progress.history().is_none();
         if reset.is_some() || first {
@@ -223,15 +260,9 @@ impl WalSource {
         tracing::info!(slot = self.target.slot, %start, "reading from the replication slot");
         self.ready.push_back(SourceItem::Connected { identity, start });
         self.told = None;
-        let status_bytes = self.window.max_wal / 16;
         let head = self.progress.head();
-        self.phase = Phase::Streaming(Box::new(Link::new(
-            stream,
-            self.max_transaction,
-            status_interval,
-            status_bytes,
-            head,
-        )));
+        self.phase =
+            Phase::Streaming(Box::new(Link::new(stream, self.max_transaction, status_interval, head)));
     }
 
     fn failed(&mut self, error: SourceError) -> Result<(), Fatal> {
@@ -239,7 +270,15 @@ impl WalSource {
         if kind == ErrorKind::Fatal {
             return Err(Fatal(error));
         }
-        let delay = if error.is_slot_busy() { BUSY_DELAY } else { self.backoff.delay(kind) };
+        let delay = if error.is_slot_busy() {
+            BUSY_DELAY
+        } else if error.is_unpublished_log(&self.target.publication) {
+            // Where the publication is there again, the next attempt goes on after what was written without it.
+            self.broken = Some(ResetReason::PublicationChanged);
+            self.backoff.delay(ErrorKind::Transient)
+        } else {
+            self.backoff.delay(kind)
+        };
         self.tell(&error, delay);
         self.phase = Phase::Waiting { until: Instant::now() + delay };
         Ok(())

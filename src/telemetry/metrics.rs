@@ -3,7 +3,8 @@
 //! No organization and no user is ever a label: a scrape names nobody. Counters end in `_total` on the wire.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -46,11 +47,20 @@ pub mod names {
     pub const HEAD_LSN: Name = ("walcast_source_head_lsn", "Position below which every commit is done");
     pub const LAG_BYTES: Name = ("walcast_source_lag_bytes", "Write-ahead log written but not processed");
     pub const PINNED_BYTES: Name = ("walcast_source_pinned_bytes", "Write-ahead log that the slot keeps");
+    pub const RESTART_BYTES: Name = (
+        "walcast_source_restart_lsn_bytes",
+        "Write-ahead log that the server keeps for the slot, from restart_lsn on, whoever holds it there",
+    );
+    pub const SAFE_BYTES: Name =
+        ("walcast_source_safe_wal_bytes", "What can be written before the slot is lost; -1 for no limit");
+    pub const WAL_STAGE: Name = ("walcast_source_wal_stage", "1 for the present stage of the log's budget");
     pub const WINDOW_SECONDS: Name =
         ("walcast_window_seconds", "Age of the oldest event that can be replayed");
     pub const WINDOW_BYTES: Name = ("walcast_window_bytes", "Memory of the journals");
     pub const MIRROR_ROWS: Name = ("walcast_mirror_rows", "Rows in the mirror");
     pub const MIRROR_BYTES: Name = ("walcast_mirror_bytes", "Memory of the mirror");
+    pub const CANARY_AGE: Name =
+        ("walcast_canary_age_seconds", "Since the newest heartbeat that came through was written");
     pub const STATE: Name = ("walcast_state", "1 for the present state of readiness");
     pub const REASONS: Name = ("walcast_degraded_reasons", "Things that the worker can't do at present");
     pub const BUILD: Name = ("walcast_build", "The worker's version");
@@ -85,6 +95,27 @@ pub enum End {
     evicted,
     drained,
     failed,
+}
+
+/// Whether the slot's log is within its budget, and who holds it where it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the wire's spelling")]
+pub enum WalStage {
+    within,
+    /// The window is given up before `max_slot_wal_keep_size` is reached.
+    yielding,
+    /// An open transaction keeps more than the budget.
+    held,
+    lost,
+}
+
+impl WalStage {
+    const ALL: [Self; 4] = [Self::within, Self::yielding, Self::held, Self::lost];
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    stage: WalStage,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -125,13 +156,17 @@ pub struct Metrics {
     pub head_lsn: Level,
     pub lag_bytes: Level,
     pub pinned_bytes: Level,
+    pub restart_bytes: Level,
+    pub safe_bytes: Gauge,
     pub window_seconds: Level,
     pub window_bytes: Level,
     pub mirror_rows: Level,
     pub mirror_bytes: Level,
+    canary_age: CanaryAge,
     opens: Family<OpenLabels, Counter>,
     ends: Family<EndLabels, Counter>,
     syncs: Family<SyncLabels, Counter>,
+    stages: Family<StageLabels, Gauge>,
     registry: Arc<Registry>,
 }
 
@@ -167,18 +202,25 @@ impl Metrics {
             head_lsn: level(&mut registry, names::HEAD_LSN),
             lag_bytes: level(&mut registry, names::LAG_BYTES),
             pinned_bytes: level(&mut registry, names::PINNED_BYTES),
+            restart_bytes: level(&mut registry, names::RESTART_BYTES),
+            safe_bytes: Gauge::default(),
             window_seconds: level(&mut registry, names::WINDOW_SECONDS),
             window_bytes: level(&mut registry, names::WINDOW_BYTES),
             mirror_rows: level(&mut registry, names::MIRROR_ROWS),
             mirror_bytes: level(&mut registry, names::MIRROR_BYTES),
+            canary_age: CanaryAge::default(),
             opens: Family::default(),
             ends: Family::default(),
             syncs: Family::default(),
+            stages: Family::default(),
             registry: Arc::default(),
         };
         registry.register(names::STREAMS.0, names::STREAMS.1, metrics.streams.clone());
+        registry.register_collector(Box::new(metrics.canary_age.clone()));
         registry.register(names::OPENS.0, names::OPENS.1, metrics.opens.clone());
         registry.register(names::ENDS.0, names::ENDS.1, metrics.ends.clone());
+        registry.register(names::SAFE_BYTES.0, names::SAFE_BYTES.1, metrics.safe_bytes.clone());
+        registry.register(names::WAL_STAGE.0, names::WAL_STAGE.1, metrics.stages.clone());
         registry.register(names::SYNCS.0, names::SYNCS.1, metrics.syncs.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register(names::BUILD.0, names::BUILD.1, build);
@@ -193,6 +235,12 @@ impl Metrics {
         self.opens.get_or_create(&OpenLabels { outcome }).inc();
     }
 
+    /// Tells the canary's age; none while there is no canary: the metric is absent then, and not 0.
+    pub fn canary_age(&self, age: Option<Duration>) {
+        let seconds = age.map_or(f64::NAN, |age| age.as_secs_f64());
+        self.canary_age.0.store(seconds.to_bits(), Ordering::Relaxed);
+    }
+
     /// Counts a stream's end.
     pub fn ended(&self, reason: End) {
         self.ends.get_or_create(&EndLabels { reason }).inc();
@@ -201,6 +249,13 @@ impl Metrics {
     /// Counts a `data.sync`; `reason` is the wire's word for it.
     pub fn synced(&self, reason: &'static str) {
         self.syncs.get_or_create(&SyncLabels { reason }).inc();
+    }
+
+    /// The present stage of the log's budget.
+    pub fn wal_stage(&self, present: WalStage) {
+        for stage in WalStage::ALL {
+            self.stages.get_or_create(&StageLabels { stage }).set(i64::from(stage == present));
+        }
     }
 
     /// The exposition, of [`CONTENT_TYPE`].
@@ -216,6 +271,28 @@ impl Metrics {
     #[must_use]
     pub fn resident_bytes() -> Option<u64> {
         super::process::resident_bytes()
+    }
+}
+
+/// The canary's age in seconds, as bits; not a number while nobody knows it, and then no metric.
+#[derive(Clone, Debug)]
+struct CanaryAge(Arc<AtomicU64>);
+
+impl Default for CanaryAge {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(f64::NAN.to_bits())))
+    }
+}
+
+impl Collector for CanaryAge {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let seconds = f64::from_bits(self.0.load(Ordering::Relaxed));
+        if seconds.is_nan() {
+            return Ok(());
+        }
+        let gauge = ConstGauge::new(seconds);
+        let (name, help) = names::CANARY_AGE;
+        gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
     }
 }
 
@@ -282,6 +359,17 @@ mod tests {
         let text = metrics.encode();
         assert!(text.contains("walcast_state{state=\"degraded\"} 1\n"), "{text}");
         assert!(text.contains("walcast_degraded_reasons 1\n"), "{text}");
+    }
+
+    #[test]
+    fn without_a_canary_it_has_no_age() {
+        let metrics = Metrics::new(&Readiness::new());
+        let told = |metrics: &Metrics| metrics.encode().contains("walcast_canary_age_seconds 1.5\n");
+        assert!(!metrics.encode().contains("\nwalcast_canary_age_seconds "));
+        metrics.canary_age(Some(Duration::from_millis(1500)));
+        assert!(told(&metrics), "{}", metrics.encode());
+        metrics.canary_age(None);
+        assert!(!metrics.encode().contains("\nwalcast_canary_age_seconds "));
     }
 
     #[cfg(target_os = "linux")]

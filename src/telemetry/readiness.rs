@@ -99,6 +99,8 @@ pub struct Snapshot {
     /// When the present phase began.
     since: Instant,
     reasons: BTreeMap<Cow<'static, str>, Reason>,
+    /// What may become a reason.
+    warnings: BTreeMap<Cow<'static, str>, Reason>,
 }
 
 impl Snapshot {
@@ -117,6 +119,11 @@ impl Snapshot {
     /// In the order of their keys.
     pub fn reasons(&self) -> impl Iterator<Item = (&str, &Reason)> {
         self.reasons.iter().map(|(key, reason)| (key.as_ref(), reason))
+    }
+
+    /// What degrades nothing yet, in the order of their keys.
+    pub fn warnings(&self) -> impl Iterator<Item = (&str, &Reason)> {
+        self.warnings.iter().map(|(key, reason)| (key.as_ref(), reason))
     }
 
     /// For how long the present phase has lasted.
@@ -148,7 +155,12 @@ impl Readiness {
     /// Starting, without reasons.
     #[must_use]
     pub fn new() -> Self {
-        let first = Snapshot { phase: Phase::Starting, since: Instant::now(), reasons: BTreeMap::new() };
+        let first = Snapshot {
+            phase: Phase::Starting,
+            since: Instant::now(),
+            reasons: BTreeMap::new(),
+            warnings: BTreeMap::new(),
+        };
         Self { sender: Arc::new(watch::Sender::new(first)) }
     }
 
@@ -184,9 +196,28 @@ impl Readiness {
         }
     }
 
-    /// Takes the reason back; true when there was one.
+    /// States what somebody should know and what degrades nothing, or replaces it. Logged when it is new.
+    pub fn warn(&self, key: impl Into<Cow<'static, str>>, reason: Reason) {
+        let key = key.into();
+        let text = reason.text.clone();
+        let new = self.sender.send_if_modified(|snapshot| {
+            let new = snapshot.warnings.get(&key) != Some(&reason);
+            if new {
+                snapshot.warnings.insert(key.clone(), reason);
+            }
+            new
+        });
+        if new {
+            tracing::warn!(warning = %key, "{text}");
+        }
+    }
+
+    /// Takes a reason or a warning back; true when there was one.
     pub fn mend(&self, key: &str) -> bool {
-        let mended = self.sender.send_if_modified(|snapshot| snapshot.reasons.remove(key).is_some());
+        let mended = self.sender.send_if_modified(|snapshot| {
+            let (reason, warning) = (snapshot.reasons.remove(key), snapshot.warnings.remove(key));
+            reason.is_some() || warning.is_some()
+        });
         if mended {
             tracing::info!(reason = key, "mended");
         }
@@ -257,6 +288,17 @@ mod tests {
         assert!(readiness.mend("column"));
         assert!(!readiness.mend("column"));
         assert_eq!(readiness.state(), State::Ready);
+    }
+
+    #[test]
+    fn a_warning_degrades_nothing() {
+        let readiness = Readiness::new();
+        readiness.enter(Phase::Live);
+        readiness.warn("keep size", Reason::new("unlimited"));
+        let snapshot = readiness.snapshot();
+        assert_eq!((snapshot.state(), snapshot.warnings().count()), (State::Ready, 1));
+        assert!(readiness.mend("keep size"));
+        assert_eq!(readiness.snapshot().warnings().count(), 0);
     }
 
     #[test]

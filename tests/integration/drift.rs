@@ -135,10 +135,7 @@ async fn a_table_that_is_dropped_or_made_again_is_told_and_the_others_go_on() {
     let told = app.degraded("publication").await;
     assert!(told.contains("bays"), "{told}");
     walcast::cli::setup::apply(&app.config, &app.dsn).await.unwrap();
-    eventually("nothing is told any more", || async {
-        (app.get("/readyz").await.body.trim() == "ready").then_some(())
-    })
-    .await;
+    app.undegraded().await;
     app.sql("insert into bays values ('b1', 'o1', 'open', 1, 's1')").await;
     assert_eq!(
         data(&mut stream, "bay").await,
@@ -164,8 +161,5 @@ async fn a_replica_identity_that_is_lowered_is_told_and_streams_are_told_what_is
     // The organization of an update is that of its new row; whether it had another is not known.
     app.sql("alter table bays replica identity full; update bays set occupied = 4 where id = 'b2'").await;
     assert_eq!(data(&mut stream, "bay").await["occupied"], json!(4));
-    eventually("nothing is told any more", || async {
-        (app.get("/readyz").await.body.trim() == "ready").then_some(())
-    })
-    .await;
+    app.undegraded().await;
 }

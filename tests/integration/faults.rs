@@ -17,7 +17,7 @@ fn done(frame: &Frame) -> bool {
 }
 
 /// A proxy to a database's server, and how a worker goes through it.
-async fn proxied(url: &str) -> (Proxy, impl Fn(&Dsn) -> Dsn + 'static) {
+pub async fn proxied(url: &str) -> (Proxy, impl Fn(&Dsn) -> Dsn + 'static) {
     let dsn = Dsn::parse(url).expect("its URL");
     let target: SocketAddr = match dsn.hosts.first() {
         Some(Host::Tcp { host, port }) => tokio::net::lookup_host((host.as_str(), *port))

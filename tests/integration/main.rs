@@ -11,8 +11,11 @@
 #![allow(unreachable_pub, reason = "nothing is outside of this binary")]
 
 mod bench;
+mod canary;
 mod columns;
+mod commands;
 mod drift;
+mod failures;
 mod faults;
 mod forms;
 mod golden;
@@ -22,6 +25,7 @@ mod memory;
 mod migrations;
 mod mirror;
 mod mistakes;
+mod names;
 mod order;
 mod requests;
 mod restart;
@@ -29,5 +33,7 @@ mod rows;
 mod schema;
 mod setup;
 mod source;
+mod streams;
+mod transactions;
 mod values;
 mod wire;

@@ -51,10 +51,14 @@ async fn drain_of_a_backlog_beside_pg_recvlogical() {
     app.member("o1", "u1", "admin").await;
     app.stop().await;
     app.sql("select pg_create_logical_replication_slot('twin_' || current_database(), 'pgoutput')").await;
-    app.sql(&format!(
+    app.sql(
         "insert into devices (id, organization_id, name, model, status)
-           select 'd' || n, 'o1', 'Device ' || n, 'M', 'ONLINE' from generate_series(1, 1000) n;
-         do $$ begin
+           select 'd' || n, 'o1', 'Device ' || n, 'M', 'ONLINE' from generate_series(1, 1000) n",
+    )
+    .await;
+    // By itself: a block that commits can't be part of a larger transaction.
+    app.sql(&format!(
+        "do $$ begin
            for n in 1..{TRANSACTIONS} loop
              insert into device_telemetry (organization_id, device_id, event_type, temperature, humidity, battery)
                select 'o1', 'd' || (1 + (n * 5 + k) % 1000), 'reading', 20 + k, 40 + k, 90 from generate_series(0, 4) k;
@@ -129,10 +133,11 @@ async fn memory_of_one_transaction_of_a_million_rows() {
     )
     .await;
     let committed = began.elapsed();
+    // A transaction larger than the whole window pushes out its own beginning, and every stream is told.
     let event = stream.event().await;
-    assert_eq!(event.event_type().as_deref(), Some("million.done"));
+    assert!(matches!(event.event_type().as_deref(), Some("million.done" | "data.sync")), "{}", event.raw);
     println!(
-        "1,000,000 rows in one transaction: written in {committed:.1?}, last event {:.1?} after the commit; resident \
+        "1,000,000 rows in one transaction: written in {committed:.1?}, seen by a stream {:.1?} after the commit; resident \
          {idle} MiB before, {} MiB after, {} MiB at most",
         began.elapsed() - committed,
         resident_mib(worker.pid()),

@@ -53,6 +53,7 @@ async fn follow(database: &TestDatabase, source: &mut Source, mirror: &Mirror) -
                         Change::Row(row) => mirror.apply(transaction.xid, row).unwrap(),
                         Change::Truncate(relations) => drop(mirror.truncate(transaction.xid, relations)),
                         Change::Emit(_) => last = true,
+                        Change::Canary(_) => {}
                     }
                 }
                 joined |= mirror.advance(transaction.end_lsn);

@@ -213,6 +213,7 @@ async fn a_transaction_comes_whole_in_order_and_bound_to_its_relation() {
                 format!("{:?} {} columns, {old:?} to {new:?}", row.operation, row.relation.columns.len())
             }
             Change::Truncate(relations) => format!("Truncate {}", relations[0].name),
+            Change::Canary(_) => "Canary".to_owned(),
             Change::Emit(message) => format!("Emit {}", String::from_utf8_lossy(&message.content)),
         });
     }

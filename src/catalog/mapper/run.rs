@@ -71,6 +71,7 @@ impl Run<'_> {
         };
         let oversize = self.frame.write(id, &rule.envelope, commit_millis, &rule.data, &mut source);
         self.trouble.counters.events += 1;
+        self.trouble.counters.event_bytes += self.frame.bytes().len() as u64;
         self.trouble.counters.oversize += u64::from(oversize);
         sink(Event {
             id,

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::render::Style;
 use super::sse::Reader;
+use crate::access::NewToken;
 use crate::cli::exit::{Refused, Usage};
-use crate::cli::token::{Claims, sign};
 use crate::config::{Access, Secret};
 
 const PATH: &str = "/api/realtime/stream";
@@ -54,12 +54,9 @@ pub(in crate::cli) struct Signer {
 
 impl Signer {
     pub(in crate::cli) fn sign(&self, lasts: Duration) -> anyhow::Result<Secret> {
-        let mut claims = Claims::new(&self.user, lasts, &self.access);
-        claims.organization.clone_from(&self.organization);
-        if let (Some(organization), Some(role)) = (&self.organization, &self.role) {
-            claims.organizations.insert(organization.clone(), role.clone());
-        }
-        Ok(sign(&claims, &self.secret)?.into())
+        let token = NewToken::new(&self.user, lasts, &self.access)
+            .within(self.organization.as_deref(), self.role.as_deref());
+        Ok(token.sign(&self.secret)?.into())
     }
 }
 
@@ -126,14 +123,18 @@ impl Follow {
 
     fn tell(&self, text: &str) {
         if !self.quiet {
-            eprintln!("walcast: {text}");
+            // A terminal that is gone is no reason to stop.
+            let _ = writeln!(io::stderr(), "walcast: {text}");
         }
     }
 
     fn url(&self, resuming: bool) -> anyhow::Result<Url> {
         let base = self.base.trim_end_matches('/');
-        let mut url = Url::parse(&format!("{base}{PATH}"))
-            .map_err(|error| Usage(format!("--url must be one such as http://127.0.0.1:8080: {error}")))?;
+        let wrong = |why: String| Usage(format!("--url must be one such as http://127.0.0.1:8080: {why}"));
+        let mut url = Url::parse(&format!("{base}{PATH}")).map_err(|error| wrong(error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(wrong(format!("the scheme {} is neither http nor https", url.scheme())).into());
+        }
         let since = self.since.iter().filter(|_| !resuming).map(|since| ("since".to_owned(), since.clone()));
         let parameters: Vec<_> = self.parameters.iter().cloned().chain(since).collect();
         if !parameters.is_empty() {

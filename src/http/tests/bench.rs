@@ -18,7 +18,7 @@ use crate::hub::Hub;
 use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::Lsn;
-use crate::telemetry::{Metrics, Phase, Readiness};
+use crate::telemetry::{Freshness, Metrics, Phase, Readiness};
 
 pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(super) const EPOCH: Epoch = Epoch::new(0xe);
@@ -33,6 +33,7 @@ pub(super) struct Bench {
     pub(super) hub: Arc<Hub>,
     pub(super) now: Arc<Now>,
     pub(super) readiness: Readiness,
+    pub(super) freshness: Freshness,
     pub(super) metrics: Metrics,
     pub(super) state: Arc<State>,
     pub(super) running: JoinHandle<()>,
@@ -84,6 +85,7 @@ impl Bench {
         let readiness = Readiness::new();
         readiness.enter(Phase::Live);
         let metrics = Metrics::new(&readiness);
+        let freshness = Freshness::default();
         let mirror = Arc::new(Mirror::new(Vec::new(), 1 << 20));
         let server = Server::bind(
             &config,
@@ -96,6 +98,7 @@ impl Bench {
                 hub: Arc::clone(&hub),
                 visibility: Arc::clone(&now) as Arc<dyn Visibility>,
                 readiness: readiness.clone(),
+                freshness: freshness.clone(),
                 metrics: metrics.clone(),
             },
         );
@@ -106,7 +109,19 @@ impl Bench {
             // A bench that is dropped stops its server too.
             let _ = asked.await;
         }));
-        Ok(Self { address, admin, journals, hub, now, readiness, metrics, state, running, shutdown })
+        Ok(Self {
+            address,
+            admin,
+            journals,
+            hub,
+            now,
+            readiness,
+            freshness,
+            metrics,
+            state,
+            running,
+            shutdown,
+        })
     }
 
     /// Asks the server to stop, and gives what ends when it has.

@@ -200,3 +200,25 @@ async fn a_history_that_begins_anew_is_told_to_live_streams() {
     bench.publish("a", 510, "lots", &[]);
     assert_eq!(client.frame().await, frame(510, ""));
 }
+
+#[tokio::test]
+async fn a_stream_is_told_once_that_it_is_behind_and_once_that_it_is_not() {
+    let bench = Bench::new().await;
+    let mut early = bench.stream("").await;
+    bench.freshness.grow_stale(Duration::from_secs(31));
+    let stale = "data: {\"type\":\"stale\",\"timestamp\":0,\"data\":{\"seconds\":31}}\n\n";
+    assert_eq!(early.frame().await, stale);
+    let mut late = bench.stream("&channel=lots").await;
+    assert_eq!(late.frame().await, stale, "it opened meanwhile");
+    bench.freshness.grow_stale(Duration::from_secs(40));
+    bench.publish("a", 110, "lots", &[]);
+    bench.freshness.refresh();
+    let fresh = "data: {\"type\":\"fresh\",\"timestamp\":0,\"data\":{\"seconds\":40}}\n\n";
+    for stream in [&mut early, &mut late] {
+        let both = [stream.frame().await, stream.frame().await];
+        assert!(both.contains(&frame(110, "")) && both.contains(&fresh.to_owned()), "{both:?}");
+    }
+    let mut after = bench.stream("").await;
+    bench.publish("a", 120, "lots", &[]);
+    assert_eq!(after.frame().await, frame(120, ""));
+}

@@ -5,11 +5,17 @@ use std::collections::BTreeSet;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 
 use super::state::{Publication, State};
-use super::{IdentityNeed, Note, Plan, Problem, Requirements, Statement};
+use super::{IdentityNeed, Note, Plan, Problem, Requirements, Shortcoming, Statement};
 use crate::postgres::schema::{ReplicaIdentity, Schema, Table, TableKind, TableName};
 
 /// `failover` of `pg_create_logical_replication_slot`.
 const FAILOVER_SINCE: i32 = 170_000;
+
+/// Said by `setup` and by readiness.
+pub const UNLIMITED: &str =
+    "max_slot_wal_keep_size is unlimited: should the worker be gone for long, its slot fills the disk";
+pub const LIMIT: &str =
+    "alter system set max_slot_wal_keep_size = '16GB'; select pg_catalog.pg_reload_conf()";
 
 const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
 
@@ -23,8 +29,21 @@ pub(super) fn compute(
     planner.identities();
     planner.publication();
     planner.slot();
+    planner.keep_size();
     planner.grants();
     if planner.problems.is_empty() { Ok(planner.plan) } else { Err(planner.problems) }
+}
+
+pub(super) fn shortcomings(state: &State, schema: &Schema, requirements: &Requirements) -> Vec<Shortcoming> {
+    let mut planner = Planner { state, schema, requirements, plan: Plan::default(), problems: Vec::new() };
+    let mut found = Vec::new();
+    planner.server();
+    planner.told("server", &mut found);
+    planner.identities();
+    planner.told("table", &mut found);
+    planner.publication();
+    planner.told("publication", &mut found);
+    found
 }
 
 struct Planner<'a> {
@@ -181,6 +200,33 @@ impl Planner<'_> {
         }
     }
 
+    /// A slot that nobody reads fills the disk, where nothing bounds it.
+    fn keep_size(&mut self) {
+        if self.state.server.keep_size_mib.is_some() {
+            return;
+        }
+        self.plan.notes.push(Note { text: UNLIMITED.to_owned(), sql: LIMIT.to_owned() });
+    }
+
+    /// Moves what was planned and found wrong to `found`.
+    fn told(&mut self, of: &'static str, found: &mut Vec<Shortcoming>) {
+        for Problem { text, sql } in self.problems.drain(..) {
+            found.push(Shortcoming { of, text, sql: sql.map(|sql| format!("{sql};")) });
+        }
+        for Statement { sql, why, .. } in self.plan.statements.drain(..) {
+            let text = match of {
+                "publication" => {
+                    format!(
+                        "publication {} is not as the catalog needs it. {why}",
+                        self.requirements.publication
+                    )
+                }
+                _ => why,
+            };
+            found.push(Shortcoming { of, text, sql: Some(format!("{sql};")) });
+        }
+    }
+
     fn create_slot(&mut self, name: &str) {
         let State { server, role, slot, .. } = self.state;
         if slot.is_none() && server.used_slots >= server.max_slots {
@@ -243,7 +289,7 @@ impl Planner<'_> {
     }
 }
 
-fn quote(identifier: &str) -> String {
+pub(super) fn quote(identifier: &str) -> String {
     escape_identifier(identifier)
 }
 
@@ -252,7 +298,7 @@ fn escape(literal: &str) -> String {
     escape_literal(literal).trim_start().to_owned()
 }
 
-fn quote_table(table: &TableName) -> String {
+pub(super) fn quote_table(table: &TableName) -> String {
     format!("{}.{}", quote(&table.schema), quote(&table.name))
 }
 

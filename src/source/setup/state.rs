@@ -24,6 +24,8 @@ pub(super) struct Server {
     pub(super) in_recovery: bool,
     pub(super) max_slots: i64,
     pub(super) used_slots: i64,
+    /// `max_slot_wal_keep_size`; none is no limit.
+    pub(super) keep_size_mib: Option<i64>,
 }
 
 /// Who sets up.
@@ -63,7 +65,8 @@ const SERVER: &str = "
 select current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery(),
        current_setting('max_replication_slots')::bigint,
        (select count(*) from pg_catalog.pg_replication_slots),
-       current_user::text, r.rolsuper or r.rolreplication
+       current_user::text, r.rolsuper or r.rolreplication,
+       (select nullif(setting::bigint, -1) from pg_catalog.pg_settings where name = 'max_slot_wal_keep_size')
   from pg_catalog.pg_roles r where r.rolname = current_user";
 
 const PUBLICATION: &str = "
@@ -112,6 +115,7 @@ impl State {
             in_recovery: row.try_get(2)?,
             max_slots: row.try_get(3)?,
             used_slots: row.try_get(4)?,
+            keep_size_mib: row.try_get(7)?,
         };
         let role = Role { name: row.try_get(5)?, may_replicate: row.try_get(6)? };
         let publication = fetch_publication(client, &requirements.publication, server.version).await?;

@@ -46,6 +46,7 @@ fn bare() -> State {
             version: 150_018,
             wal_level: "logical".to_owned(),
             max_slots: 10,
+            keep_size_mib: Some(1024),
             ..Server::default()
         },
         role: Role { name: "owner".to_owned(), may_replicate: true },

@@ -239,6 +239,18 @@ impl TestApp {
         .await
     }
 
+    /// Returns once the worker is ready without a reason against it.
+    pub async fn undegraded(&self) {
+        let whole = tokio::time::timeout(super::PATIENCE, async {
+            while self.get("/readyz").await.body.trim() != "ready" {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        if whole.await.is_err() {
+            panic!("still told: {}", self.get("/readyz/reasons").await.body);
+        }
+    }
+
     /// Stops the worker gracefully.
     pub async fn stop(&mut self) {
         if let Some(worker) = self.worker.take() {

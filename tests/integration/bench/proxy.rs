@@ -20,6 +20,7 @@ enum Mode {
 pub struct Proxy {
     pub address: SocketAddr,
     mode: Arc<watch::Sender<Mode>>,
+    target: watch::Sender<SocketAddr>,
 }
 
 impl Proxy {
@@ -28,19 +29,26 @@ impl Proxy {
         let address = listener.local_addr().expect("its address");
         let mode = Arc::new(watch::Sender::new(Mode::Forward));
         let modes = Arc::clone(&mode);
+        let (leads_to, target) = watch::channel(target);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *modes.borrow() == Mode::Cut {
                     continue;
                 }
-                let Ok(server) = TcpStream::connect(target).await else { continue };
+                let to = *target.borrow();
+                let Ok(server) = TcpStream::connect(to).await else { continue };
                 let (client_read, client_write) = client.into_split();
                 let (server_read, server_write) = server.into_split();
                 tokio::spawn(forward(client_read, server_write, modes.subscribe()));
                 tokio::spawn(forward(server_read, client_write, modes.subscribe()));
             }
         });
-        Self { address, mode }
+        Self { address, mode, target: leads_to }
+    }
+
+    /// New connections go to another server.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     pub fn cut(&self) {

@@ -35,6 +35,7 @@ pub fn settings() -> Vec<(String, String)> {
         ("max_wal_size", "4GB"),
         ("shared_buffers", "256MB"),
         ("wal_sender_timeout", "20s"),
+        ("max_prepared_transactions", "20"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into()

@@ -1,0 +1,53 @@
+//! What a run came to, for people and for docs/torture.md.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::check::Verdict;
+use super::fault::Fault;
+
+pub struct Report {
+    pub seed: u64,
+    pub length: Duration,
+    pub transactions: u64,
+    pub events: u64,
+    pub rolled_back: u64,
+    pub savepoints: u64,
+    pub in_doubt: u64,
+    pub readers: u64,
+    pub opened: u64,
+    pub resumes: u64,
+    pub stalls: u64,
+    pub faults: BTreeMap<Fault, u64>,
+    pub verdict: Verdict,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Verdict { missed, duplicated, reordered, foreign, untold, wrong, delivered, told, evidence } =
+            &self.verdict;
+        for line in evidence {
+            writeln!(f, "  {line}")?;
+        }
+        writeln!(f, "seed {}, {} s", self.seed, self.length.as_secs())?;
+        writeln!(
+            f,
+            "transactions {} committed ({} events), {} rolled back, {} savepoints undone, {} in doubt when a connection broke",
+            self.transactions, self.events, self.rolled_back, self.savepoints, self.in_doubt
+        )?;
+        writeln!(
+            f,
+            "streams {} readers, {} opened, {} resumed, {} stalled, {delivered} events delivered",
+            self.readers, self.opened, self.resumes, self.stalls
+        )?;
+        let faults: Vec<_> = self.faults.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
+        writeln!(f, "faults {}: {}", self.faults.values().sum::<u64>(), faults.join(", "))?;
+        let told: BTreeMap<_, _> = told.iter().collect();
+        writeln!(f, "data.sync told {told:?}")?;
+        write!(
+            f,
+            "missed {missed}, duplicated {duplicated}, reordered {reordered}, foreign {foreign}, untold {untold}, wrong {wrong}"
+        )
+    }
+}
