@@ -33,8 +33,6 @@ use crate::postgres::schema::{Column, Schema, TableName};
 pub use compile::{Compiled, Identity, IdentityNeed};
 pub use error::{CatalogError, CatalogErrors, MissingColumn, Place};
 pub use event::{Audience, Epoch, Event, EventId, Kind, OrganizationId, SyncReason, Tags};
-#[cfg(fuzzing)]
-pub use mapper::fuzzing;
 pub use mapper::{Counters, Mapper, Problem, ProblemKind};
 pub use spelling::{WORKER_TYPES, camel_case, is_name};
 pub use value::{Encoder, encode_string};

@@ -17,8 +17,6 @@ mod cors;
 mod delivery;
 mod endpoint;
 mod frames;
-#[cfg(fuzzing)]
-pub mod fuzzing;
 mod keepalive;
 mod limits;
 mod live;

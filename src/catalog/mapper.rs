@@ -15,8 +15,6 @@
 mod bound;
 mod emit;
 mod frame;
-#[cfg(fuzzing)]
-pub mod fuzzing;
 mod problem;
 mod related;
 mod route;

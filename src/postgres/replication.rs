@@ -2,8 +2,6 @@
 //!
 //! Source: PostgreSQL documentation, "Streaming Replication Protocol". Commands are simple queries; text format only.
 
-#[cfg(fuzzing)]
-pub mod fuzzing;
 mod long;
 mod message;
 mod query;

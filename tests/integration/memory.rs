@@ -219,18 +219,8 @@ async fn a_row_takes_no_more_than_a_row_may_and_its_event_is_oversize() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_takes_no_more_than_a_transaction_may() {
-    long_transaction(40_000).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_organization_that_nobody_listens_to_costs_next_to_nothing() {
     organizations(10_000).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_never_reads_costs_no_more_than_one_that_does() {
-    deaf_client(1_200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,17 +24,15 @@ const LONG_BYTES: usize = 1 << 20;
 /// Every method may be cancelled and called again: nothing is lost, nothing is sent by halves.
 #[derive(Debug)]
 pub struct ReplicationStream {
-    pub(super) wire: Wire,
-    pub(super) keep: LongMessages,
+    wire: Wire,
+    keep: LongMessages,
     /// The message that is being read as it arrives.
-    pub(super) long: Option<LongMessage>,
-    /// A longer message is read as it arrives.
-    pub(super) long_above: usize,
+    long: Option<LongMessage>,
 }
 
 impl ReplicationStream {
     pub(super) const fn new(wire: Wire, keep: LongMessages) -> Self {
-        Self { wire, keep, long: None, long_above: LONG_BYTES }
+        Self { wire, keep, long: None }
     }
 
     /// Waits for the next message.
@@ -64,7 +62,7 @@ impl ReplicationStream {
     /// What is here whole, or, of a long message, what was kept.
     fn take(&mut self) -> Result<Option<Taken>, StreamError> {
         if self.long.is_none()
-            && let Some(length) = self.wire.open_long(self.long_above)?
+            && let Some(length) = self.wire.open_long(LONG_BYTES)?
         {
             self.long = Some(LongMessage::new(length, self.keep));
         }
