@@ -130,12 +130,16 @@ async fn a_table_that_is_dropped_or_made_again_is_told_and_the_others_go_on() {
     app.sql("drop table bays; insert into other values (1, 'o1')").await;
     assert_eq!(data(&mut stream, "other").await, json!({ "id": 1 }));
     app.degraded("bays").await;
+    // What a publication does not have can't be vouched for: streams are told when a table leaves it, and when it is
+    // there again.
+    assert_eq!(data(&mut stream, "data.sync").await["reason"], "history_reset");
     app.sql("create table bays (id text primary key, organization_id text, status text, occupied int, site_id text)").await;
     app.sql("insert into bays values ('unseen', 'o1', 'open', 1, 's1')").await;
     let told = app.degraded("publication").await;
     assert!(told.contains("bays"), "{told}");
     walcast::cli::setup::apply(&app.config, &app.dsn).await.unwrap();
     app.undegraded().await;
+    assert_eq!(data(&mut stream, "data.sync").await["reason"], "history_reset");
     app.sql("insert into bays values ('b1', 'o1', 'open', 1, 's1')").await;
     assert_eq!(
         data(&mut stream, "bay").await,

@@ -41,6 +41,11 @@ async fn reasons(worker: std::net::SocketAddr, text: &str) -> String {
     .await
 }
 
+/// No statement but in comments, which may advise.
+fn is_nothing(printed: &str) -> bool {
+    printed.starts_with("-- Nothing to do") && printed.lines().all(|line| line.starts_with("--"))
+}
+
 #[tokio::test]
 async fn a_role_with_replication_and_select_serves_everything() {
     let mut app = TestApp::start().await;
@@ -51,7 +56,7 @@ async fn a_role_with_replication_and_select_serves_everything() {
     assert!(dry.contains(&format!("to \"{role}\"")), "{dry}");
     setup(&app.url, &["--role", &role, "--emit-role", &role]).await;
     let again = setup(&app.url, &["--role", &role, "--emit-role", &role]).await;
-    assert!(again.starts_with("-- Nothing to do") && !again.contains(';'), "{again}");
+    assert!(is_nothing(&again), "{again}");
 
     let worker = WorkerProcess::start(&url_of(&app, &role), &[]).await;
     assert_eq!(Request::get("/readyz").fetch(worker.address).await.body.trim(), "ready");
@@ -135,6 +140,6 @@ async fn dry_run_is_sql_for_psql_as_it_is_and_afterwards_nothing_is_left_to_do()
         .unwrap();
     assert!(run.status.success(), "{}\n{printed}", String::from_utf8_lossy(&run.stderr));
     let again = setup(&url, &["--dry-run"]).await;
-    assert!(again.starts_with("-- Nothing to do") && again.lines().count() == 1, "{again}");
+    assert!(is_nothing(&again), "{again}");
     server::clean_up(dsn);
 }

@@ -60,7 +60,7 @@ async fn partitions_are_their_root_whatever_is_attached_and_detached() {
     // One that does not log old values is told as soon as it is there.
     app.sql("create table readings_4 partition of readings for values from ('2028-01-01') to ('2029-01-01')")
         .await;
-    app.degraded("replica identity of table readings").await;
+    app.degraded("readings_4").await;
     walcast::cli::setup::apply(&app.config, &app.dsn).await.unwrap();
     app.undegraded().await;
     // Detached, it is a table of its own, of which nobody asked anything.
