@@ -21,10 +21,12 @@ mod watch;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::watch as signal;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::access::{Authenticator, Memberships};
 use crate::catalog::{Catalog, Mapper};
@@ -40,6 +42,9 @@ use canary::{Canary, Keeper};
 use housekeeping::Housekeeping;
 use pipeline::{Parts, Pipeline};
 use watch::Watch;
+
+/// How old the visible position may be that a stream goes on from after it lost its place.
+const VISIBLE: Duration = Duration::from_secs(1);
 
 /// Told the address of HTTP once it is bound.
 pub type Listening = Box<dyn FnOnce(SocketAddr) + Send>;
@@ -201,6 +206,7 @@ impl Worker {
             freshness,
             metrics: metrics.clone(),
         };
+        let visible = keep_visible(Arc::clone(&visibility), Arc::clone(&journals));
         let parts = Parts {
             source: WalSource::new(&config.source, &config.replay, dsn.clone()).of_tables(read),
             signals: watch.signals(),
@@ -220,7 +226,24 @@ impl Worker {
         let mut beside = JoinSet::new();
         beside.spawn(keeper.run());
         beside.spawn(watch.run());
+        beside.spawn(visible);
         Pipeline::new(parts, stopped).run().await
+    }
+}
+
+/// Tells the journals up to where commits are visible. A stream that lost its place goes on from there: its client
+/// reads the database, and what that does not show yet is sent.
+async fn keep_visible(visibility: Arc<Visibility>, journals: Arc<Journals>) {
+    let mut rounds = interval(VISIBLE);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        rounds.tick().await;
+        let generation = journals.view().generation;
+        let visible = visibility.visible_position().await;
+        // One of another history says nothing about this one.
+        if journals.view().generation == generation {
+            journals.set_visible(visible);
+        }
     }
 }
 
