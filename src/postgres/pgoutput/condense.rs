@@ -113,7 +113,7 @@ impl Condenser {
         self.remaining == 0
     }
 
-    /// The message, for [`super::decode`]; none for a stranger's.
+    /// The message, for [`decode`](fn@super::decode); none for a stranger's.
     #[must_use]
     pub fn finish(self) -> Option<Bytes> {
         if matches!(self.step, Step::Discard) { None } else { Some(self.out.freeze()) }
