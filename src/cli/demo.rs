@@ -105,6 +105,8 @@ impl Demo {
             binaries: args.pg_bin.clone().or_else(|| variable("WALCAST_PG_BIN").map(PathBuf::from)),
             data_dir: args.data.clone(),
             password: Some(secret(args.data.as_deref(), "postgres-password")?),
+            // A demo that was killed and is kept must not fill the disk with what its slot holds back.
+            settings: vec![("max_slot_wal_keep_size".to_owned(), "1GB".to_owned())],
             ..ClusterOptions::default()
         };
         let cluster = Cluster::start(options).await?;
