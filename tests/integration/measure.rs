@@ -42,6 +42,7 @@ fn median(mut values: Vec<Duration>) -> Duration {
 }
 
 const TRANSACTIONS: u32 = 100_000;
+const ROUNDS: u32 = 3;
 const CHANGES: u32 = 5 * TRANSACTIONS;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +51,11 @@ async fn drain_of_a_backlog_beside_pg_recvlogical() {
     let mut app = TestApp::start().await;
     app.member("o1", "u1", "admin").await;
     app.stop().await;
-    app.sql("select pg_create_logical_replication_slot('twin_' || current_database(), 'pgoutput')").await;
+    // One a round: what pg_recvlogical has read it confirms.
+    for round in 1..=ROUNDS {
+        let twin = format!("'twin_{round}_' || current_database()");
+        app.sql(&format!("select pg_create_logical_replication_slot({twin}, 'pgoutput')")).await;
+    }
     app.sql(
         "insert into devices (id, organization_id, name, model, status)
            select 'd' || n, 'o1', 'Device ' || n, 'M', 'ONLINE' from generate_series(1, 1000) n",
@@ -69,12 +74,12 @@ async fn drain_of_a_backlog_beside_pg_recvlogical() {
     .await;
     let end = app.text("pg_current_wal_insert_lsn()").await;
     app.sql("select pg_switch_wal()").await;
-    let twin = app.text("'twin_' || current_database()").await;
     // Beside the server's own programs, or where the client's are.
     let beside = Binaries::find(None).expect("server binaries").program("pg_recvlogical");
     let program = if beside.exists() { beside } else { "pg_recvlogical".into() };
 
-    for round in 1..=3 {
+    for round in 1..=ROUNDS {
+        let twin = app.text(&format!("'twin_{round}_' || current_database()")).await;
         let began = Instant::now();
         let drained = Command::new(&program)
             .args(["-d", &app.url, "--slot", &twin, "--start", "-f", "/dev/null", "--no-loop"])
