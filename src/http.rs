@@ -16,6 +16,7 @@ mod console;
 mod cors;
 mod delivery;
 mod endpoint;
+mod expiry;
 mod frames;
 mod keepalive;
 mod limits;

@@ -73,9 +73,16 @@ impl Authenticator {
         if keys.is_empty() { Err(KeyError::None) } else { Ok(Self { keys }) }
     }
 
+    /// Of whom the token speaks, now.
+    ///
     /// # Errors
-    /// When the token is not one that a configured key signed and that is good at `now`.
-    pub fn authenticate(&self, token: &str, now: SystemTime) -> Result<Principal, TokenError> {
+    /// When the token is not one that a configured key signed and that is good now.
+    #[allow(clippy::unused_async, reason = "not every key need be at hand")]
+    pub async fn authenticate(&self, token: &str) -> Result<Principal, TokenError> {
+        self.judge(token, SystemTime::now())
+    }
+
+    pub(super) fn judge(&self, token: &str, now: SystemTime) -> Result<Principal, TokenError> {
         let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
         // What must be understood is not (RFC 7515 section 4.1.11).
         if header.crit.is_some() {

@@ -15,6 +15,7 @@ use http::request::Parts;
 use super::address::counted;
 use super::delivery::Admitted;
 use super::endpoint::Endpoint;
+use super::expiry::Expiry;
 use super::frames::{self, Welcome};
 use super::limits::AddressFull;
 use super::parameters::{Begin, Parameters};
@@ -36,9 +37,9 @@ pub(super) struct Judged {
 }
 
 /// Everything that can be said without opening a stream.
-pub(super) fn judge(state: &State, endpoint: &Endpoint, request: &Parts) -> Result<Judged, Refusal> {
+pub(super) async fn judge(state: &State, endpoint: &Endpoint, request: &Parts) -> Result<Judged, Refusal> {
     let query = Query::read(request.uri.query())?;
-    let principal = state.authenticate(&query, &request.headers)?;
+    let principal = state.authenticate(&query, &request.headers).await?;
     let parameters = Parameters::read(endpoint, &query, &request.headers)?;
     state.check_open()?;
     let organization = match &parameters.organization {
@@ -124,7 +125,7 @@ impl Judged {
             first,
             stream,
             organization,
-            expires_at: self.principal.expires_at,
+            expiry: Expiry::new(self.principal.expires_at),
             keepalive: self.parameters.keepalive,
             permit,
         })

@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
+use super::expiry::Expiry;
 use super::state::{Phase, State};
 use crate::telemetry::metrics::End;
 
@@ -34,7 +35,7 @@ impl Sink {
         &mut self,
         state: &State,
         mut frames: Vec<Bytes>,
-        expires: Instant,
+        expiry: &Expiry,
     ) -> Result<(), End> {
         let metrics = &state.services.metrics;
         let mut first = 0;
@@ -49,7 +50,7 @@ impl Sink {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.writable(state, progress + state.http.write_timeout, expires).await?;
+                    self.writable(state, progress + state.http.write_timeout, expiry).await?;
                 }
                 Err(error) => return Err(broken(&error)),
             }
@@ -58,15 +59,24 @@ impl Sink {
         Ok(())
     }
 
-    async fn writable(&self, state: &State, given_up: Instant, expires: Instant) -> Result<(), End> {
+    async fn writable(&self, state: &State, given_up: Instant, expiry: &Expiry) -> Result<(), End> {
         let mut phase = state.phase.subscribe();
-        tokio::select! {
-            biased;
-            writable = self.socket.writable() => writable.map_err(|error| broken(&error)),
-            () = sleep_until(given_up.min(expires)) => {
-                Err(if expires < given_up { End::expired } else { End::write_timeout })
+        loop {
+            let expires = expiry.deadline();
+            tokio::select! {
+                biased;
+                writable = self.socket.writable() => return writable.map_err(|error| broken(&error)),
+                () = sleep_until(given_up.min(expires)) => {
+                    if given_up <= Instant::now() {
+                        return Err(End::write_timeout);
+                    }
+                    if expiry.remaining().is_zero() {
+                        return Err(End::expired);
+                    }
+                }
+                () = expiry.moved() => {}
+                _ = phase.wait_for(|phase| *phase == Phase::Closed) => return Err(End::drained),
             }
-            _ = phase.wait_for(|phase| *phase == Phase::Closed) => Err(End::drained),
         }
     }
 

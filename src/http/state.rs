@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::sync::watch;
@@ -79,15 +79,24 @@ pub(super) struct State {
 
 impl State {
     /// Who asks.
-    pub(super) fn authenticate(&self, query: &Query, headers: &HeaderMap) -> Result<Principal, Refusal> {
+    pub(super) async fn authenticate(
+        &self,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> Result<Principal, Refusal> {
         let (ticket, token) = (query.scalar("ticket")?, query.scalar("token")?);
         let credential = Credential::choose(headers, ticket, token, self.cookie.as_deref())?;
-        let principal = self.services.authenticator.authenticate(credential.token(), SystemTime::now());
-        let principal = principal.inspect_err(|error| tracing::debug!(%error, "token refused"))?;
+        let principal = self.authenticate_token(credential.token()).await?;
         if credential.is_ambient() && !self.origins.admits_ambient(headers) {
             return Err(Refusal::ORIGIN);
         }
         Ok(principal)
+    }
+
+    /// Of whom a token speaks, whatever carried it.
+    pub(super) async fn authenticate_token(&self, token: &str) -> Result<Principal, Refusal> {
+        let principal = self.services.authenticator.authenticate(token).await;
+        Ok(principal.inspect_err(|error| tracing::debug!(%error, "token refused"))?)
     }
 
     pub(super) fn memberships(&self) -> Result<&Memberships, Refusal> {

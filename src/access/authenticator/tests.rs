@@ -48,7 +48,7 @@ fn hs256(claims: &Value) -> String {
 }
 
 fn judged(access: &config::Access, token: &str) -> Result<Principal, TokenError> {
-    authenticator(access).authenticate(token, now())
+    authenticator(access).judge(token, now())
 }
 
 #[test]
@@ -122,8 +122,8 @@ fn time_has_no_leeway() {
     let exp = in_seconds(60);
     let token = hs256(&json!({"sub": "u1", "exp": exp}));
     let at = UNIX_EPOCH + Duration::from_secs(u64::try_from(exp).expect("after 1970"));
-    assert_eq!(authenticator(&access).authenticate(&token, at), Err(TokenError::Expired));
-    assert!(authenticator(&access).authenticate(&token, at - Duration::from_secs(1)).is_ok());
+    assert_eq!(authenticator(&access).judge(&token, at), Err(TokenError::Expired));
+    assert!(authenticator(&access).judge(&token, at - Duration::from_secs(1)).is_ok());
     assert_eq!(judged(&access, &hs256(&claims(&json!({"exp": in_seconds(-1)})))), Err(TokenError::Expired));
     assert_eq!(
         judged(&access, &hs256(&claims(&json!({"nbf": in_seconds(30)})))),

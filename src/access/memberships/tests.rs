@@ -20,7 +20,7 @@ fn principal(user: &str, organizations: &[&str]) -> Principal {
     };
     let text = token.sign(secret.as_ref().unwrap()).unwrap();
     let authenticator = Authenticator::new(&Access { jwt_secret: secret, ..Access::default() }).unwrap();
-    authenticator.authenticate(&text, SystemTime::now()).unwrap()
+    authenticator.judge(&text, SystemTime::now()).unwrap()
 }
 
 fn configured() -> Access {
