@@ -36,6 +36,7 @@ use crate::hub::Hub;
 use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::Dsn;
+use crate::presence::Presence;
 use crate::source::{Visibility, WalSource};
 use crate::telemetry::{Freshness, Metrics, Readiness};
 use canary::{Canary, Keeper};
@@ -102,12 +103,14 @@ impl App {
         let visibility = Arc::new(Visibility::new(dsn.clone()));
         let memberships = Arc::new(OnceLock::new());
         let hub = Hub::new(Arc::clone(&journals));
+        let presence = Presence::new(Arc::clone(&hub), config.presence.grace);
         let services = Services {
             authenticator: Authenticator::new(&config.access)?,
             memberships: Arc::clone(&memberships),
             vocabulary: Vocabulary::new(catalog.channels(), catalog.tag_names(), &config.channels),
             hub: Arc::clone(&hub),
             visibility: Arc::clone(&visibility) as _,
+            presence: Arc::clone(&presence),
             readiness: readiness.clone(),
             freshness: freshness.clone(),
             metrics: metrics.clone(),
@@ -120,8 +123,18 @@ impl App {
         // The streams are told and closed while the pipeline still feeds them.
         let drained = signal::Sender::new(false);
         let stopped = drained.subscribe();
-        let worker =
-            Worker { config, dsn, memberships, hub, journals, visibility, readiness, freshness, metrics };
+        let worker = Worker {
+            config,
+            dsn,
+            memberships,
+            hub,
+            presence,
+            journals,
+            visibility,
+            readiness,
+            freshness,
+            metrics,
+        };
         let worker = tokio::spawn(worker.run(catalog, stopped));
         let serving = server.run(stopping(stop.subscribe()));
         let http = tokio::spawn(async move {
@@ -168,6 +181,7 @@ struct Worker {
     dsn: Dsn,
     memberships: Arc<OnceLock<Memberships>>,
     hub: Arc<Hub>,
+    presence: Arc<Presence>,
     journals: Arc<Journals>,
     visibility: Arc<Visibility>,
     readiness: Readiness,
@@ -182,8 +196,18 @@ impl Worker {
             () = stopping(stopped.clone()) => return Ok(()),
             prepared = prepare::prepare(&self, &catalog) => prepared?,
         };
-        let Self { config, dsn, memberships, hub, journals, visibility, readiness, freshness, metrics } =
-            self;
+        let Self {
+            config,
+            dsn,
+            memberships,
+            hub,
+            presence,
+            journals,
+            visibility,
+            readiness,
+            freshness,
+            metrics,
+        } = self;
         let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
@@ -227,6 +251,7 @@ impl Worker {
         beside.spawn(keeper.run());
         beside.spawn(watch.run());
         beside.spawn(visible);
+        beside.spawn(presence.run());
         Pipeline::new(parts, stopped).run().await
     }
 }

@@ -10,9 +10,11 @@
 
 mod address;
 mod admission;
+mod body;
 mod clock;
 mod connection;
 mod console;
+mod control;
 mod cors;
 mod delivery;
 mod endpoint;
@@ -25,10 +27,12 @@ mod parameters;
 mod probes;
 mod query;
 mod refusal;
+mod registry;
 mod router;
 mod server;
 mod sink;
 mod state;
+mod stats;
 mod stream_head;
 
 pub use address::InvalidNetwork;

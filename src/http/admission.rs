@@ -21,11 +21,13 @@ use super::limits::AddressFull;
 use super::parameters::{Begin, Parameters};
 use super::query::Query;
 use super::refusal::Refusal;
+use super::registry::Entry;
 use super::state::State;
 use super::stream_head;
 use crate::access::{Membership, Principal};
 use crate::catalog::OrganizationId;
 use crate::hub::{Filter, Full, Start, Subscription};
+use crate::presence;
 
 const BUSY: Refusal = Refusal::transient("busy", "too many streams are being opened at once");
 
@@ -74,7 +76,7 @@ impl Judged {
     pub(super) async fn open(
         self,
         state: &State,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         peer: IpAddr,
         headers: &HeaderMap,
     ) -> Result<Admitted, Refusal> {
@@ -100,11 +102,20 @@ impl Judged {
         };
         let stream = state.services.hub.open_within(subscription, state.stream_limits).await?;
 
-        let connection_id = format!("{:032x}", random_id());
+        let handle = stream.handle();
+        let present = state.services.presence.enter(&handle);
+        let connection_id = state.registry.new_id();
+        let expiry = Expiry::new(self.principal.expires_at);
+        let entry =
+            Entry { handle: handle.clone(), endpoint: Arc::clone(endpoint), expiry: Arc::clone(&expiry) };
+        let registered = state.registry.register(connection_id, entry);
+        let connection_id = connection_id.to_string();
         let name = state.memberships()?.organization_name(&self.organization);
+        let asks = self.parameters.channels.as_ref().is_some_and(|names| names.contains(presence::CHANNEL));
+        let online = asks.then(|| present.online(&handle));
         let channels = self.parameters.channels.as_ref().unwrap_or(&endpoint.channels);
         let channels: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
-        let mut first = stream_head::encode(&state.origins, headers);
+        let mut first = vec![stream_head::encode(&state.origins, headers).into()];
         first.extend(frames::connected(
             stream.cursor(),
             &Welcome {
@@ -120,14 +131,17 @@ impl Judged {
                 resumed: stream.resumed(),
                 message: "Real-time connection established",
             },
+            online,
         ));
         Ok(Admitted {
             first,
             stream,
             organization,
-            expiry: Expiry::new(self.principal.expires_at),
+            expiry,
             keepalive: self.parameters.keepalive,
             permit,
+            present,
+            registered,
         })
     }
 }
@@ -140,14 +154,6 @@ async fn start(state: &State, begin: Begin) -> Start {
         Begin::Since(age) => Start::Since(age),
         Begin::Unreadable => Start::Unreadable,
     }
-}
-
-/// Not guessable: who knows a stream's id may come to control it.
-fn random_id() -> u128 {
-    let mut bytes = [0; 16];
-    // aws-lc aborts rather than hand out bytes that are not random.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    u128::from_ne_bytes(bytes)
 }
 
 impl From<Full> for Refusal {

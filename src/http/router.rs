@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::Response;
-use axum::routing::{MethodRouter, get};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post, put};
 use axum::{Router, middleware::Next};
 use http::header::{ALLOW, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, StatusCode};
@@ -14,16 +14,28 @@ use http::{HeaderValue, Method, StatusCode};
 use super::admission;
 use super::connection::{Handover, Peer};
 use super::console;
+use super::control;
 use super::cors;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, NATIVE};
 use super::probes;
 use super::refusal::Refusal;
 use super::state::State;
+use super::stats;
 use super::stream_head;
 use crate::telemetry::metrics::Outcome;
 
+/// Methods of a path that is only read, and of the one whose streams can be changed without an id in the path.
+const READ: &str = "GET, HEAD, OPTIONS";
+const CONTROLLED: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+
+const STATS: &str = "/api/realtime/stats";
+
+/// One open stream.
+const STREAM: &str = "/api/realtime/stream/{connectionId}";
+
 /// Paths that no preset can have.
-pub(super) const TAKEN: [&str; 6] = ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics"];
+pub(super) const TAKEN: [&str; 7] =
+    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", STATS];
 
 /// The paths of `http.listen`.
 pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router {
@@ -35,13 +47,23 @@ pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router 
     for endpoint in endpoints {
         let (state, endpoint) = (Arc::clone(state), Arc::clone(endpoint));
         let path = endpoint.path.clone();
+        let methods = if endpoint.native { CONTROLLED } else { READ };
         let open = move |request: Request| {
             let (state, endpoint) = (Arc::clone(&state), Arc::clone(&endpoint));
             async move { stream(&state, &endpoint, request).await }
         };
-        router = router.route(&path, readable(open));
+        router = router.route(&path, get(open).options(move || allow(methods)));
     }
-    finished(router).layer(from_fn_with_state(Arc::clone(&state.origins), cors::layer))
+    let own = Router::new()
+        // Beside the GET that opens one.
+        .route(NATIVE, post(control::change).put(control::change).delete(control::close))
+        .route(
+            STREAM,
+            put(control::change).delete(control::close).options(|| allow("PUT, DELETE, OPTIONS")),
+        )
+        .route(STATS, readable(stats::stats))
+        .with_state(Arc::clone(state));
+    finished(router.merge(own)).layer(from_fn_with_state(Arc::clone(&state.origins), cors::layer))
 }
 
 /// The paths of `http.admin_listen`.
@@ -78,7 +100,11 @@ where
     T: 'static,
     S: Clone + Send + Sync + 'static,
 {
-    get(handler).options(|| async { (StatusCode::NO_CONTENT, [(ALLOW, "GET, HEAD, OPTIONS")]) })
+    get(handler).options(|| allow(READ))
+}
+
+async fn allow(methods: &'static str) -> impl IntoResponse {
+    (StatusCode::NO_CONTENT, [(ALLOW, methods)])
 }
 
 async fn no_sniffing(request: Request, next: Next) -> Response {
@@ -88,7 +114,7 @@ async fn no_sniffing(request: Request, next: Next) -> Response {
 }
 
 /// Opens a stream. It returns only when there is none: an opened one takes the connection.
-async fn stream(state: &State, endpoint: &Endpoint, request: Request) -> Response {
+async fn stream(state: &State, endpoint: &Arc<Endpoint>, request: Request) -> Response {
     let (request, _) = request.into_parts();
     match open(state, endpoint, &request).await {
         Ok(response) => response,
@@ -101,7 +127,7 @@ async fn stream(state: &State, endpoint: &Endpoint, request: Request) -> Respons
 
 async fn open(
     state: &State,
-    endpoint: &Endpoint,
+    endpoint: &Arc<Endpoint>,
     request: &http::request::Parts,
 ) -> Result<Response, Refusal> {
     let judged = admission::judge(state, endpoint, request).await?;

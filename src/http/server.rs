@@ -19,6 +19,7 @@ use super::connection;
 use super::endpoint::{Endpoint, InvalidPreset};
 use super::limits::Limits;
 use super::live::Live;
+use super::registry::Registry;
 use super::router;
 use super::state::{Phase, Services, State};
 use crate::access::{Origins, OriginsError};
@@ -79,6 +80,7 @@ impl Server {
             origins: Arc::new(Origins::new(&config.http.allowed_origins)?),
             proxies: TrustedProxies::new(&config.http.trusted_proxies)?,
             limits: Limits::new(&config.limits),
+            registry: Registry::new(),
             phase: watch::Sender::new(Phase::Serving),
             connections: Live::new(),
             streams: Live::new(),
@@ -122,6 +124,7 @@ impl Server {
         shutdown.await;
 
         state.services.readiness.enter(telemetry::Phase::Draining);
+        state.services.presence.close();
         let until = Instant::now() + state.http.drain;
         state.phase.send_replace(Phase::Draining { until });
         let _ = timeout_at(until, state.streams.ended()).await;

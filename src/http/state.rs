@@ -15,10 +15,12 @@ use super::limits::Limits;
 use super::live::Live;
 use super::query::Query;
 use super::refusal::Refusal;
+use super::registry::Registry;
 use crate::access::{Authenticator, Credential, Memberships, Origins, Principal};
 use crate::config;
 use crate::hub::{self, Hub};
 use crate::postgres::Lsn;
+use crate::presence::Presence;
 use crate::source;
 use crate::telemetry::{Freshness, Metrics, Readiness, State as Standing};
 
@@ -44,6 +46,7 @@ pub struct Services {
     pub vocabulary: Vocabulary,
     pub hub: Arc<Hub>,
     pub visibility: Arc<dyn Visibility>,
+    pub presence: Arc<Presence>,
     pub readiness: Readiness,
     pub freshness: Freshness,
     pub metrics: Metrics,
@@ -67,6 +70,7 @@ pub(super) struct State {
     pub(super) origins: Arc<Origins>,
     pub(super) proxies: TrustedProxies,
     pub(super) limits: Arc<Limits>,
+    pub(super) registry: Arc<Registry>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) connections: Live,
     pub(super) streams: Live,
