@@ -66,7 +66,6 @@ pub struct Present {
     presence: Arc<Presence>,
     organization: OrganizationId,
     user: Arc<str>,
-    with_grace: bool,
 }
 
 impl Presence {
@@ -80,12 +79,24 @@ impl Presence {
     #[must_use]
     pub fn enter(self: &Arc<Self>, stream: &StreamHandle) -> Present {
         let (organization, user) = (stream.organization().clone(), stream.user().clone());
-        self.state().attendance.arrive(&organization, &user);
+        let mut state = self.state();
+        state.attendance.arrive(&organization, &user);
+        if stream.is_ending() {
+            // Who ended it dismissed the user before they had arrived.
+            state.attendance.dismiss(&organization, &user);
+        }
+        drop(state);
         self.changed.notify_one();
-        Present { presence: self.clone(), organization, user, with_grace: true }
+        Present { presence: self.clone(), organization, user }
     }
 
-    /// The user is no member any more: gone at once, also when their streams have not ended yet.
+    /// Whether the user has a stream, or had one within the grace.
+    #[must_use]
+    pub fn is_online(&self, organization: &OrganizationId, user: &str) -> bool {
+        self.state().attendance.is_online(organization, user)
+    }
+
+    /// The user is no member any more: gone at once. Their streams were told to end before.
     pub fn dismiss(&self, organization: &OrganizationId, user: &Arc<str>) {
         self.state().attendance.dismiss(organization, user);
         self.changed.notify_one();
@@ -150,17 +161,12 @@ impl Present {
         stream.skip_notices();
         state.attendance.online(&self.organization)
     }
-
-    /// The stream ends because its user may not have it any more: there is no grace.
-    pub fn without_grace(&mut self) {
-        self.with_grace = false;
-    }
 }
 
 impl Drop for Present {
     fn drop(&mut self) {
         let mut state = self.presence.state();
-        state.attendance.leave(&self.organization, &self.user, Instant::now(), self.with_grace);
+        state.attendance.leave(&self.organization, &self.user, Instant::now());
         drop(state);
         self.presence.changed.notify_one();
     }

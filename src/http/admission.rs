@@ -26,7 +26,8 @@ use super::state::State;
 use super::stream_head;
 use crate::access::{Membership, Principal};
 use crate::catalog::OrganizationId;
-use crate::hub::{Filter, Full, Start, Subscription};
+use crate::hub::{Filter, Full, Start, StreamHandle, Subscription};
+use crate::postgres::Lsn;
 use crate::presence;
 
 const BUSY: Refusal = Refusal::transient("busy", "too many streams are being opened at once");
@@ -36,6 +37,8 @@ pub(super) struct Judged {
     principal: Principal,
     organization: Arc<str>,
     parameters: Parameters,
+    /// All of whose commits a reader of the database sees since the request came.
+    visible: Lsn,
 }
 
 /// Everything that can be said without opening a stream.
@@ -44,13 +47,21 @@ pub(super) async fn judge(state: &State, endpoint: &Endpoint, request: &Parts) -
     let principal = state.authenticate(&query, &request.headers).await?;
     let parameters = Parameters::read(endpoint, &query, &request.headers)?;
     state.check_open()?;
+    // The worker is given a moment to come to what is committed by now: a new member may connect at once, and who was
+    // one until just now gets nothing. Whether or not the organization exists, it takes as long.
+    let visible = state.services.visibility.position().await;
+    let organization = place(state, &principal, &parameters)?;
+    Ok(Judged { principal, organization, parameters, visible })
+}
+
+/// The organization that is meant, of which the principal is a member.
+fn place(state: &State, principal: &Principal, parameters: &Parameters) -> Result<Arc<str>, Refusal> {
     let organization = match &parameters.organization {
         Some(organization) => Arc::clone(organization),
-        None => default_organization(state, &principal)?,
+        None => default_organization(state, principal)?,
     };
-    let judged = Judged { principal, organization, parameters };
-    judged.membership(state)?;
-    Ok(judged)
+    state.memberships()?.role_of(&organization, principal).ok_or(Refusal::FORBIDDEN)?;
+    Ok(organization)
 }
 
 /// What a preset takes when the request names no organization.
@@ -72,6 +83,18 @@ impl Judged {
         state.memberships()?.role_of(&self.organization, &self.principal).ok_or(Refusal::FORBIDDEN)
     }
 
+    /// Judges a registered stream once more: a change that was processed before was judged without it. What is
+    /// processed after this looked is judged with it.
+    fn settle(&self, state: &State, stream: &StreamHandle) -> Result<Membership, Refusal> {
+        loop {
+            let membership = self.membership(state)?;
+            if membership.role == stream.role() {
+                return Ok(membership);
+            }
+            stream.set_role(membership.role);
+        }
+    }
+
     /// Takes a place and opens the stream.
     pub(super) async fn open(
         self,
@@ -86,8 +109,6 @@ impl Judged {
         let organization = OrganizationId::new(&self.organization);
         let address = counted(state.proxies.client(peer, headers));
         let permit = state.limits.admit(address)?;
-        let start = start(state, self.parameters.begin).await;
-        // Again, for what was committed while the position was asked for.
         let membership = self.membership(state)?;
         let subscription = Subscription {
             organization: organization.clone(),
@@ -95,12 +116,19 @@ impl Judged {
             role: membership.role.clone(),
             filter: Filter {
                 channels: self.parameters.channels.clone(),
-                types: self.parameters.types,
-                tags: self.parameters.tags,
+                types: self.parameters.types.clone(),
+                tags: self.parameters.tags.clone(),
             },
-            start,
+            start: match self.parameters.begin {
+                Begin::Now => Start::Now(self.visible),
+                Begin::Earliest => Start::Earliest,
+                Begin::After(id) => Start::After(id),
+                Begin::Since(age) => Start::Since(age),
+                Begin::Unreadable => Start::Unreadable,
+            },
         };
         let stream = state.services.hub.open_within(subscription, state.stream_limits).await?;
+        let membership = self.settle(state, &stream.handle())?;
 
         let handle = stream.handle();
         let present = state.services.presence.enter(&handle);
@@ -115,8 +143,9 @@ impl Judged {
         let online = asks.then(|| present.online(&handle));
         let channels = self.parameters.channels.as_ref().unwrap_or(&endpoint.channels);
         let channels: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
-        let mut first = vec![stream_head::encode(&state.origins, headers).into()];
-        first.extend(frames::connected(
+        let head = stream_head::encode(&state.origins, headers);
+        let first = frames::connected(
+            head,
             stream.cursor(),
             &Welcome {
                 connection_id: &connection_id,
@@ -132,7 +161,7 @@ impl Judged {
                 message: "Real-time connection established",
             },
             online,
-        ));
+        );
         Ok(Admitted {
             first,
             stream,
@@ -143,16 +172,6 @@ impl Judged {
             present,
             registered,
         })
-    }
-}
-
-async fn start(state: &State, begin: Begin) -> Start {
-    match begin {
-        Begin::Now => Start::Now(state.services.visibility.position().await),
-        Begin::Earliest => Start::Earliest,
-        Begin::After(id) => Start::After(id),
-        Begin::Since(age) => Start::Since(age),
-        Begin::Unreadable => Start::Unreadable,
     }
 }
 

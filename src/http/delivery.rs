@@ -68,7 +68,7 @@ pub(super) fn run(
         keepalive,
         drain_at: None,
         told_stale: false,
-        present,
+        _present: present,
         _registered: registered,
         _permit: permit,
     };
@@ -95,7 +95,7 @@ struct Delivery {
     drain_at: Option<Instant>,
     /// The client was told that what it sees is old.
     told_stale: bool,
-    present: Present,
+    _present: Present,
     _registered: Registered,
     _permit: Permit,
 }
@@ -214,10 +214,7 @@ impl Delivery {
     async fn on_end(&mut self, reason: EndReason) -> Result<End, End> {
         let (last, end) = match reason {
             EndReason::Expired => (frames::last("token.expired"), End::expired),
-            EndReason::Revoked => {
-                self.present.without_grace();
-                (frames::last("access.revoked"), End::revoked)
-            }
+            EndReason::Revoked => (frames::last("access.revoked"), End::revoked),
             EndReason::Evicted => {
                 // It would only push out another: the browser is to stay away.
                 let mut last = frames::last("stream.evicted");
@@ -229,12 +226,12 @@ impl Delivery {
             // An EventSource would open it again.
             EndReason::Closed => (frames::retry(STAY_AWAY_MILLIS), End::client_closed),
         };
-        self.write(vec![last.into()]).await?;
+        self.sink.write(&self.state, vec![last.into()], &self.expiry, None).await?;
         Ok(end)
     }
 
     async fn write(&mut self, frames: Vec<Bytes>) -> Result<(), End> {
-        self.sink.write(&self.state, frames, &self.expiry).await
+        self.sink.write(&self.state, frames, &self.expiry, Some(&self.stream)).await
     }
 
     fn next_due(&self) -> Instant {

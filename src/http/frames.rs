@@ -36,9 +36,14 @@ pub(super) struct Organization<'a> {
     pub(super) role: Option<&'a str>,
 }
 
-/// The first frame; `id` is the position that the stream starts after. `online`, a JSON array in pieces, may be long,
+/// The first frame, after `head`; `id` is the position that the stream starts after. `online`, a JSON array in pieces, may be long,
 /// and is shared by all to whom it is said: so it goes out as it is, at the top and again in `data`.
-pub(super) fn connected(id: EventId, welcome: &Welcome<'_>, online: Option<[Bytes; 2]>) -> Vec<Bytes> {
+pub(super) fn connected(
+    mut head: Vec<u8>,
+    id: EventId,
+    welcome: &Welcome<'_>,
+    online: Option<[Bytes; 2]>,
+) -> Vec<Bytes> {
     // A welcome has string keys only.
     let welcome = serde_json::to_string(welcome).unwrap_or_default();
     let fields = welcome.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
@@ -46,13 +51,16 @@ pub(super) fn connected(id: EventId, welcome: &Welcome<'_>, online: Option<[Byte
     let top = format!(
         "retry: {RETRY_MILLIS}\nid: {id}\ndata: {{\"type\":\"connected\",\"timestamp\":{now},{fields}"
     );
+    head.extend_from_slice(top.as_bytes());
     let data = format!(",\"data\":{{{fields}");
     let Some([online, rest]) = online else {
-        return vec![format!("{top}{data}}}}}\n\n").into()];
+        head.extend_from_slice(format!("{data}}}}}\n\n").as_bytes());
+        return vec![head.into()];
     };
     let named = ",\"online\":";
+    head.extend_from_slice(named.as_bytes());
     let again = [format!("{data}{named}").into(), online.clone(), rest.clone(), "}}\n\n".into()];
-    [format!("{top}{named}").into(), online, rest].into_iter().chain(again).collect()
+    [head.into(), online, rest].into_iter().chain(again).collect()
 }
 
 /// It can't be proven that nothing was missed before `id`.
@@ -172,10 +180,10 @@ mod tests {
                 "retry: 2000\nid: 00000000000000ab.7.2\ndata: {{\"type\":\"connected\",\"timestamp\":0,{fields},\"data\":{{{fields}}}}}\n\n"
             )
         };
-        assert_eq!(fixed(&connected(id(), &welcome, None).concat()), frame(fields));
+        assert_eq!(fixed(&connected(Vec::new(), id(), &welcome, None).concat()), frame(fields));
         let online = ["[\"u\"".into(), ",\"v\"]".into()];
         assert_eq!(
-            fixed(&connected(id(), &welcome, Some(online)).concat()),
+            fixed(&connected(Vec::new(), id(), &welcome, Some(online)).concat()),
             frame(&format!("{fields},\"online\":[\"u\",\"v\"]"))
         );
     }

@@ -94,14 +94,8 @@ impl Attendance {
         }
     }
 
-    /// A stream of the user ends. With the last one their grace begins, if they are to have one.
-    pub(super) fn leave(
-        &mut self,
-        organization: &OrganizationId,
-        name: &Arc<str>,
-        now: Instant,
-        with_grace: bool,
-    ) {
+    /// A stream of the user ends. With the last one their grace begins.
+    pub(super) fn leave(&mut self, organization: &OrganizationId, name: &Arc<str>, now: Instant) {
         let Some(room) = self.rooms.get_mut(organization) else { return };
         let Some(user) = room.users.get_mut(name) else { return };
         user.streams = user.streams.saturating_sub(1);
@@ -111,12 +105,12 @@ impl Attendance {
         if !user.is_online() {
             room.forget(name);
             self.sweep(organization);
-        } else if with_grace && !self.grace.is_zero() {
+        } else if self.grace.is_zero() {
+            self.dismiss(organization, name);
+        } else {
             let at = now + self.grace;
             user.standing = Standing::Leaving(at);
             self.leaving.insert((at, organization.clone(), name.clone()));
-        } else {
-            self.dismiss(organization, name);
         }
     }
 
@@ -135,6 +129,11 @@ impl Attendance {
         room.flipped(organization, name, &mut self.waiting);
         room.forget(name);
         self.sweep(organization);
+    }
+
+    pub(super) fn is_online(&self, organization: &OrganizationId, name: &str) -> bool {
+        let user = self.rooms.get(organization).and_then(|room| room.users.get(name));
+        user.is_some_and(User::is_online)
     }
 
     /// Those whose grace is over are gone.

@@ -21,7 +21,6 @@ enum Act {
     /// One of the open streams ends.
     Leave {
         stream: usize,
-        with_grace: bool,
     },
     Dismiss {
         organization: usize,
@@ -43,8 +42,7 @@ fn act() -> impl Strategy<Value = Act> {
     let place = || (0..2usize, 0..4usize);
     prop_oneof![
         6 => place().prop_map(|(organization, user)| Act::Arrive { organization, user }),
-        6 => (0..64usize, prop::bool::weighted(0.8))
-            .prop_map(|(stream, with_grace)| Act::Leave { stream, with_grace }),
+        6 => (0..64usize).prop_map(|stream| Act::Leave { stream }),
         1 => place().prop_map(|(organization, user)| Act::Dismiss { organization, user }),
         3 => (0..2usize).prop_map(|organization| Act::Observe { organization }),
         4 => (0..4000u64).prop_map(|millis| Act::Pass { millis }),
@@ -121,12 +119,12 @@ proptest! {
                     truth.until.remove(&(o, u));
                     truth.streams.push((o, u));
                 }
-                Act::Leave { stream, with_grace } => {
+                Act::Leave { stream } => {
                     let Some(stream) = stream.checked_rem(truth.streams.len()) else { continue };
                     let at = truth.streams.swap_remove(stream);
-                    attendance.leave(&organization(at.0), &user(at.1), now, with_grace);
+                    attendance.leave(&organization(at.0), &user(at.1), now);
                     let last = !truth.streams.contains(&at);
-                    if last && with_grace && !truth.dismissed.contains(&at) {
+                    if last && !truth.dismissed.contains(&at) {
                         truth.until.insert(at, now + grace);
                     }
                 }
@@ -163,7 +161,7 @@ proptest! {
         }
         // With everybody gone and told, nothing is kept.
         for (o, u) in std::mem::take(&mut truth.streams) {
-            attendance.leave(&organization(o), &user(u), now, true);
+            attendance.leave(&organization(o), &user(u), now);
         }
         attendance.settle(now + grace);
         attendance.announce(usize::MAX, |_| 1);
@@ -182,12 +180,12 @@ fn who_comes_back_within_the_grace_was_never_away() {
     let (room, ann, start) = (OrganizationId::new("o"), Arc::from("ann"), Instant::now());
     attendance.arrive(&room, &ann);
     assert_eq!(announced(&mut attendance), [("ann".to_owned(), true)]);
-    attendance.leave(&room, &ann, start, true);
+    attendance.leave(&room, &ann, start);
     attendance.settle(start + GRACE / 2);
     attendance.arrive(&room, &ann);
     attendance.settle(start + GRACE * 2);
     assert_eq!(announced(&mut attendance), []);
-    attendance.leave(&room, &ann, start, true);
+    attendance.leave(&room, &ann, start);
     assert_eq!(attendance.next_due(), Some(start + GRACE));
     attendance.settle(start + GRACE);
     assert_eq!(announced(&mut attendance), [("ann".to_owned(), false)]);
@@ -201,9 +199,9 @@ fn a_user_with_two_streams_is_online_until_the_second_ends() {
     attendance.arrive(&room, &ann);
     attendance.arrive(&room, &ann);
     assert_eq!(announced(&mut attendance), [("ann".to_owned(), true)]);
-    attendance.leave(&room, &ann, now, true);
+    attendance.leave(&room, &ann, now);
     assert_eq!(announced(&mut attendance), []);
-    attendance.leave(&room, &ann, now, true);
+    attendance.leave(&room, &ann, now);
     assert_eq!(announced(&mut attendance), [("ann".to_owned(), false)]);
 }
 
@@ -213,13 +211,13 @@ fn a_flapping_user_takes_one_place_in_line() {
     let (room, ann, now) = (OrganizationId::new("o"), Arc::from("ann"), Instant::now());
     for _ in 0..1000 {
         attendance.arrive(&room, &ann);
-        attendance.leave(&room, &ann, now, true);
+        attendance.leave(&room, &ann, now);
     }
     assert_eq!(announced(&mut attendance), [], "nobody had heard of them");
     attendance.arrive(&room, &ann);
     assert_eq!(announced(&mut attendance), [("ann".to_owned(), true)]);
     for _ in 0..1000 {
-        attendance.leave(&room, &ann, now, true);
+        attendance.leave(&room, &ann, now);
         attendance.arrive(&room, &ann);
     }
     assert_eq!(announced(&mut attendance), []);
