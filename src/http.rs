@@ -23,6 +23,7 @@ mod frames;
 mod keepalive;
 mod limits;
 mod live;
+mod members;
 mod parameters;
 mod probes;
 mod query;

@@ -132,15 +132,15 @@ impl Judged {
 
         let handle = stream.handle();
         let present = state.services.presence.enter(&handle);
-        let connection_id = state.registry.new_id();
+        let asks = self.parameters.channels.as_ref().is_some_and(|names| names.contains(presence::CHANNEL));
+        let online = asks.then(|| present.online(&handle));
         let expiry = Expiry::new(self.principal.expires_at);
         let entry =
-            Entry { handle: handle.clone(), endpoint: Arc::clone(endpoint), expiry: Arc::clone(&expiry) };
+            Entry { handle, endpoint: Arc::clone(endpoint), expiry: Arc::clone(&expiry), _present: present };
+        let connection_id = state.registry.new_id();
         let registered = state.registry.register(connection_id, entry);
         let connection_id = connection_id.to_string();
         let name = state.memberships()?.organization_name(&self.organization);
-        let asks = self.parameters.channels.as_ref().is_some_and(|names| names.contains(presence::CHANNEL));
-        let online = asks.then(|| present.online(&handle));
         let channels = self.parameters.channels.as_ref().unwrap_or(&endpoint.channels);
         let channels: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
         let head = stream_head::encode(&state.origins, headers);
@@ -169,7 +169,6 @@ impl Judged {
             expiry,
             keepalive: self.parameters.keepalive,
             permit,
-            present,
             registered,
         })
     }

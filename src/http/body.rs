@@ -1,89 +1,110 @@
-//! The body of a request: JSON, bounded in size and in time.
+//! The body of a request: JSON, of a bounded length, within a bounded time.
 
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
-use tokio::time::timeout;
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
 
 use super::refusal::Refusal;
 
-/// Bytes of a body, at most.
-const MAX_BODY: usize = 64 << 10;
-
-/// How long a client may take to send one.
+/// How long a client may take for all of it.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The whole body, which says that it is JSON. Not yet looked into.
-pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
-    if !is_json(headers) {
-        return Err(Refusal::NOT_JSON);
-    }
-    let whole = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
-    match whole {
-        Err(_) => Err(Refusal::TOO_SLOW),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::TOO_LARGE),
-        Ok(Err(_)) => Err(Refusal::bad_request("the body broke off")),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-    }
+const NOT_JSON: Refusal = Refusal::fixed(
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    "unsupported_media_type",
+    "the body must be application/json, in UTF-8 and not encoded",
+);
+const LATE: Refusal =
+    Refusal::fixed(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time");
+const BROKEN: Refusal =
+    Refusal::fixed(StatusCode::BAD_REQUEST, "bad_request", "the body ended before it was whole");
+
+/// Whether the body says that it is JSON.
+pub(super) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(value), None) = (types.next().and_then(|value| value.to_str().ok()), types.next()) else {
+        return Err(NOT_JSON);
+    };
+    let mut parts = value.split(';').map(str::trim);
+    let json = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("application/json"));
+    let plain = parts.filter(|part| !part.is_empty()).all(|part| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        name.eq_ignore_ascii_case("charset") && value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+    });
+    let encoded = headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
+    if json && plain && !encoded { Ok(()) } else { Err(NOT_JSON) }
 }
 
-/// `application/json`, whatever its parameters (RFC 8259 section 11 has none). No other type that a page may send
-/// without asking first.
-fn is_json(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
-    let name = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
-    name.trim_ascii().eq_ignore_ascii_case(b"application/json")
-}
-
-/// The members of a JSON object in their order, each once, their values not yet read: so that a mistake can be told by
-/// its name, and nothing is built that is not wanted.
-#[derive(Debug)]
-pub(super) struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'a> Members<'a> {
-    /// `what` is what the object is called in a message.
-    pub(super) fn read(what: &str, text: &'a [u8]) -> Result<Self, Refusal> {
-        let members: Self = serde_json::from_slice(text)
-            .map_err(|error| Refusal::bad_request(format!("{what}: a JSON object is needed: {error}")))?;
-        let mut names: Vec<&str> = members.0.iter().map(|(name, _)| &**name).collect();
-        names.sort_unstable();
-        match names.windows(2).find(|pair| pair.first() == pair.last()).and_then(<[_]>::first) {
-            Some(name) => Err(Refusal::bad_request(format!("{what}: {name} is given more than once"))),
-            None => Ok(members),
+/// All of it, `most` bytes at most.
+pub(super) async fn read(headers: &HeaderMap, mut body: Body, most: usize) -> Result<Bytes, Refusal> {
+    let too_large = || Refusal::too_large(most);
+    let told = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if told.is_some_and(|length| length > most as u64) {
+        return Err(too_large());
+    }
+    let until = Instant::now() + BODY_TIMEOUT;
+    let mut read = BytesMut::new();
+    while let Some(frame) = timeout_at(until, body.frame()).await.map_err(|_| LATE)? {
+        let Ok(data) = frame.map_err(|_| BROKEN)?.into_data() else { continue };
+        if read.len() + data.len() > most {
+            return Err(too_large());
         }
+        read.extend_from_slice(&data);
     }
-
-    pub(super) fn into_iter(self) -> impl Iterator<Item = (String, &'a RawValue)> {
-        self.0.into_iter()
-    }
+    Ok(read.freeze())
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Vec<(String, &'de RawValue)>;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
+    #[test]
+    fn only_json_is_taken() {
+        let check = |pairs: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(*name, value.parse().unwrap());
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(members)
-            }
+            check_type(&headers).is_ok()
+        };
+        for value in
+            ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\""]
+        {
+            assert!(check(&[("content-type", value)]), "{value}");
         }
-        deserializer.deserialize_map(Object).map(Members)
+        for value in [
+            "text/plain",
+            "application/json; charset=latin1",
+            "application/jsonp",
+            "",
+            "application/json, a/b",
+        ] {
+            assert!(!check(&[("content-type", value)]), "{value}");
+        }
+        assert!(!check(&[]));
+        let json = ("content-type", "application/json");
+        assert!(!check(&[json, json]));
+        assert!(!check(&[json, ("content-encoding", "gzip")]));
+        assert!(check(&[json, ("content-encoding", "identity")]));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_bound_and_not_at_all_when_it_says_that_it_is_longer() {
+        let none = HeaderMap::new();
+        assert_eq!(read(&none, Body::from("12345"), 5).await.unwrap(), "12345");
+        let error = read(&none, Body::from("123456"), 5).await.unwrap_err();
+        assert_eq!(
+            (error.status(), error.message()),
+            (StatusCode::PAYLOAD_TOO_LARGE, "the body has more than 5 bytes")
+        );
+        let mut told = HeaderMap::new();
+        told.insert(CONTENT_LENGTH, "6".parse().unwrap());
+        let endless = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        assert_eq!(read(&told, endless, 5).await.unwrap_err().status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
 }

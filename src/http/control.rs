@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Request, State as Shared};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -17,9 +18,10 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::body::{self, Members};
+use super::body;
 use super::endpoint::{Endpoint, NATIVE, joined};
 use super::expiry::renew;
+use super::members::Members;
 use super::parameters;
 use super::query::Query;
 use super::refusal::Refusal;
@@ -34,6 +36,9 @@ const MEMBERS: [&str; 5] = ["connectionId", "channels", "types", "tags", "token"
 
 /// What a query may hold: the stream's id, and who asks.
 const PARAMETERS: [&str; 3] = ["connectionId", "token", "ticket"];
+
+/// Bytes of a body.
+const MAX_BODY: usize = 64 << 10;
 
 /// Values of a filter: no more than a query can name.
 const MAX_VALUES: usize = 8192;
@@ -54,9 +59,9 @@ fn answer(outcome: Result<Response, Refusal>) -> Response {
     outcome.unwrap_or_else(IntoResponse::into_response)
 }
 
-async fn try_change(state: &State, request: &Parts, body: axum::body::Body) -> Result<Response, Refusal> {
+async fn try_change(state: &State, request: &Parts, body: Body) -> Result<Response, Refusal> {
     let (principal, query) = ask(state, request).await?;
-    let text = body::read(&request.headers, body).await?;
+    let text = read(request, body).await?;
     let wishes = Wishes::read(&text)?;
     let (id, stream) = find(state, request, &query, wishes.connection_id.as_deref(), &principal)?;
     let filter = wishes.filter(&stream.endpoint)?;
@@ -76,14 +81,19 @@ async fn try_change(state: &State, request: &Parts, body: axum::body::Body) -> R
     Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(standing)).into_response())
 }
 
-async fn try_close(state: &State, request: &Parts, body: axum::body::Body) -> Result<Response, Refusal> {
+async fn try_close(state: &State, request: &Parts, body: Body) -> Result<Response, Refusal> {
     let (principal, query) = ask(state, request).await?;
-    let text = if has_body(request) { body::read(&request.headers, body).await? } else { Bytes::new() };
+    let text = if has_body(request) { read(request, body).await? } else { Bytes::new() };
     let named = if text.is_empty() { None } else { Wishes::read_id(&text)? };
     let (id, stream) = find(state, request, &query, named.as_deref(), &principal)?;
     state.registry.forget(&id);
     stream.handle.end(EndReason::Closed);
     Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, HeaderValue::from_static("no-store"))]).into_response())
+}
+
+async fn read(request: &Parts, body: Body) -> Result<Bytes, Refusal> {
+    body::check_type(&request.headers)?;
+    body::read(&request.headers, body, MAX_BODY).await
 }
 
 /// A DELETE need not have one, and then says nothing of its type.

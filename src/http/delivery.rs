@@ -20,7 +20,6 @@ use super::sink::Sink;
 use super::state::{Phase, State};
 use crate::catalog::OrganizationId;
 use crate::hub::{Batch, EndReason, Stream};
-use crate::presence::Present;
 use crate::telemetry::Age;
 use crate::telemetry::metrics::End;
 
@@ -48,7 +47,6 @@ pub(super) struct Admitted {
     pub(super) expiry: Arc<Expiry>,
     pub(super) keepalive: Arc<Keepalive>,
     pub(super) permit: Permit,
-    pub(super) present: Present,
     pub(super) registered: Registered,
 }
 
@@ -58,7 +56,7 @@ pub(super) fn run(
     socket: TcpStream,
     admitted: Admitted,
 ) -> impl Future<Output = ()> + Send {
-    let Admitted { first, stream, organization, expiry, keepalive, permit, present, registered } = admitted;
+    let Admitted { first, stream, organization, expiry, keepalive, permit, registered } = admitted;
     let mut delivery = Delivery {
         state,
         sink: Sink::new(socket),
@@ -68,7 +66,6 @@ pub(super) fn run(
         keepalive,
         drain_at: None,
         told_stale: false,
-        _present: present,
         _registered: registered,
         _permit: permit,
     };
@@ -95,7 +92,6 @@ struct Delivery {
     drain_at: Option<Instant>,
     /// The client was told that what it sees is old.
     told_stale: bool,
-    _present: Present,
     _registered: Registered,
     _permit: Permit,
 }

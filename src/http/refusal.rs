@@ -37,7 +37,7 @@ struct Answer<'a> {
 }
 
 impl Refusal {
-    const fn fixed(status: StatusCode, code: &'static str, message: &'static str) -> Self {
+    pub(super) const fn fixed(status: StatusCode, code: &'static str, message: &'static str) -> Self {
         Self { status, code, message: Cow::Borrowed(message) }
     }
 
@@ -60,21 +60,21 @@ impl Refusal {
         "other_node",
         "this stream is, or was, on another node, which alone can change it",
     );
-    pub(super) const NOT_JSON: Self = Self::fixed(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "unsupported_media_type",
-        "the body has to be JSON: Content-Type: application/json",
-    );
-    pub(super) const TOO_LARGE: Self =
-        Self::fixed(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body may have at most 64 KiB");
-    pub(super) const TOO_SLOW: Self =
-        Self::fixed(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not come within 10 s");
     pub(super) const INTERNAL: Self =
         Self::fixed(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this should not have happened");
 
+    pub(super) fn of(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    pub(super) fn too_large(most: usize) -> Self {
+        let message = format!("the body has more than {most} bytes");
+        Self::of(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
     /// `message` names the parameter and what is allowed.
     pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: "bad_request", message: message.into() }
+        Self::of(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
     /// A limit is met; `message` says which.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::endpoint::Endpoint;
 use super::expiry::Expiry;
 use crate::hub::StreamHandle;
+use crate::presence::Present;
 
 /// `<node>-<number>`: 16 and 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(super) struct Entry {
     pub(super) handle: StreamHandle,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) expiry: Arc<Expiry>,
+    /// Ends with the stream.
+    pub(super) _present: Present,
 }
 
 /// Why an id stands for nothing here.
@@ -45,12 +48,9 @@ pub(super) struct Registry {
     streams: Mutex<HashMap<u128, Arc<Entry>>>,
 }
 
-/// A stream's place in the registry, until dropped.
+/// A stream's place in the registry, until dropped. On the heap: it is a part of what an idle stream's task holds.
 #[derive(Debug)]
-pub(super) struct Registered {
-    registry: Arc<Registry>,
-    number: u128,
-}
+pub(super) struct Registered(Box<(Arc<Registry>, u128)>);
 
 impl Registry {
     pub(super) fn new() -> Arc<Self> {
@@ -63,7 +63,7 @@ impl Registry {
 
     pub(super) fn register(self: &Arc<Self>, id: ConnectionId, entry: Entry) -> Registered {
         self.streams().insert(id.number, Arc::new(entry));
-        Registered { registry: self.clone(), number: id.number }
+        Registered(Box::new((self.clone(), id.number)))
     }
 
     pub(super) fn find(&self, id: &str) -> Result<Arc<Entry>, NotHere> {
@@ -77,7 +77,8 @@ impl Registry {
     /// The id stands for nothing from now on.
     pub(super) fn forget(&self, id: &str) {
         if let Ok(ConnectionId { number, .. }) = id.parse() {
-            self.streams().remove(&number);
+            let entry = self.streams().remove(&number);
+            drop(entry);
         }
     }
 
@@ -88,7 +89,10 @@ impl Registry {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.registry.streams().remove(&self.number);
+        let (registry, number) = &*self.0;
+        let entry = registry.streams().remove(number);
+        // What it holds is dropped without the lock.
+        drop(entry);
     }
 }
 

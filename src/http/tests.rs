@@ -2,8 +2,11 @@
 
 mod bench;
 mod client;
+mod control;
 mod expiry;
 mod lifecycle;
+mod presence;
 mod probes;
 mod refusals;
+mod stats;
 mod streams;

@@ -1,5 +1,7 @@
+mod filters;
 mod live;
 mod model;
+mod notices;
 mod standing;
 mod start;
 mod stress;

@@ -48,10 +48,10 @@ async fn open(bench: &Bench, expires_at: u64, start: Start) -> Open {
     let expiry = Expiry::new(expires_at);
     let id = bench.state.registry.new_id();
     let endpoint = Endpoint::all(&Vocabulary::default(), &[], &[]).unwrap().remove(0);
-    let entry = Entry { handle: handle.clone(), endpoint, expiry: Arc::clone(&expiry) };
+    let present = bench.state.services.presence.enter(&handle);
+    let entry = Entry { handle: handle.clone(), endpoint, expiry: Arc::clone(&expiry), _present: present };
     let admitted = Admitted {
         first: Vec::new(),
-        present: bench.state.services.presence.enter(&handle),
         registered: bench.state.registry.register(id, entry),
         stream,
         organization,
