@@ -30,6 +30,7 @@ mod server;
 mod sink;
 mod state;
 mod stream_head;
+mod tickets;
 
 pub use address::InvalidNetwork;
 pub use endpoint::{InvalidPreset, NATIVE, Vocabulary};

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use http::HeaderMap;
 use http::request::Parts;
@@ -23,7 +23,7 @@ use super::query::Query;
 use super::refusal::Refusal;
 use super::state::State;
 use super::stream_head;
-use crate::access::{Membership, Principal};
+use crate::access::{Claim, Membership, Principal, TokenError};
 use crate::catalog::OrganizationId;
 use crate::hub::{Filter, Full, Start, Subscription};
 
@@ -32,6 +32,8 @@ const BUSY: Refusal = Refusal::transient("busy", "too many streams are being ope
 /// Somebody known, who asks for what they may have.
 pub(super) struct Judged {
     principal: Principal,
+    /// To be used up by the stream.
+    ticket: Option<Claim>,
     organization: Arc<str>,
     parameters: Parameters,
 }
@@ -39,14 +41,14 @@ pub(super) struct Judged {
 /// Everything that can be said without opening a stream.
 pub(super) async fn judge(state: &State, endpoint: &Endpoint, request: &Parts) -> Result<Judged, Refusal> {
     let query = Query::read(request.uri.query())?;
-    let principal = state.authenticate(&query, &request.headers).await?;
+    let (principal, ticket) = state.authenticate_for_stream(&query, &request.headers).await?;
     let parameters = Parameters::read(endpoint, &query, &request.headers)?;
     state.check_open()?;
     let organization = match &parameters.organization {
         Some(organization) => Arc::clone(organization),
         None => default_organization(state, &principal)?,
     };
-    let judged = Judged { principal, organization, parameters };
+    let judged = Judged { principal, ticket, organization, parameters };
     judged.membership(state)?;
     Ok(judged)
 }
@@ -98,8 +100,16 @@ impl Judged {
             },
             start,
         };
+        // The last that can refuse by itself: a ticket is not lost to what would pass.
+        if let Some(ticket) = self.ticket {
+            state.services.authenticator.tickets().redeem(ticket)?;
+        }
         let stream = state.services.hub.open_within(subscription, state.stream_limits).await?;
 
+        // Finding the place may have taken a moment.
+        if self.principal.remaining(SystemTime::now()).is_zero() {
+            return Err(TokenError::Expired.into());
+        }
         let connection_id = format!("{:032x}", random_id());
         let name = state.memberships()?.organization_name(&self.organization);
         let channels = self.parameters.channels.as_ref().unwrap_or(&endpoint.channels);

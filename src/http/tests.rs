@@ -7,3 +7,4 @@ mod lifecycle;
 mod probes;
 mod refusals;
 mod streams;
+mod tickets;
