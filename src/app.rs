@@ -14,6 +14,7 @@
 mod canary;
 mod epoch;
 mod housekeeping;
+mod judge;
 mod pipeline;
 mod prepare;
 mod watch;
@@ -40,6 +41,7 @@ use crate::source::{Visibility, WalSource};
 use crate::telemetry::{Freshness, Metrics, Readiness};
 use canary::{Canary, Keeper};
 use housekeeping::Housekeeping;
+use judge::Judge;
 use pipeline::{Parts, Pipeline};
 use watch::Watch;
 
@@ -215,8 +217,7 @@ impl Worker {
         let parts = Parts {
             source: WalSource::new(&config.source, &config.replay, dsn.clone()).of_tables(read),
             signals: watch.signals(),
-            hub,
-            memberships,
+            judge: Judge::new(hub, memberships),
             dsn,
             mirror,
             mapper,
@@ -244,7 +245,7 @@ async fn keep_visible(visibility: Arc<Visibility>, journals: Arc<Journals>) {
     loop {
         rounds.tick().await;
         let generation = journals.view().generation;
-        let visible = visibility.visible_position().await;
+        let visible = visibility.visible().await.position;
         // One of another history says nothing about this one.
         if journals.view().generation == generation {
             journals.set_visible(visible);

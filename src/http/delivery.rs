@@ -205,12 +205,12 @@ impl Delivery {
             EndReason::Draining => (frames::retry(fastrand::u64(DRAIN_RETRY_MILLIS)), End::drained),
             EndReason::Closed => return Ok(End::client_closed),
         };
-        self.write(vec![last.into()]).await?;
+        self.sink.write(&self.state, vec![last.into()], &self.expiry, None).await?;
         Ok(end)
     }
 
     async fn write(&mut self, frames: Vec<Bytes>) -> Result<(), End> {
-        self.sink.write(&self.state, frames, &self.expiry).await
+        self.sink.write(&self.state, frames, &self.expiry, Some(&self.stream)).await
     }
 
     fn next_due(&self) -> Instant {
