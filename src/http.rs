@@ -35,6 +35,7 @@ mod sink;
 mod state;
 mod stats;
 mod stream_head;
+mod tickets;
 
 pub use address::InvalidNetwork;
 pub use endpoint::{InvalidPreset, NATIVE, Vocabulary};

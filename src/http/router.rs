@@ -8,7 +8,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post, put};
 use axum::{Router, middleware::Next};
-use http::header::{ALLOW, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::admission;
@@ -22,6 +22,7 @@ use super::refusal::Refusal;
 use super::state::State;
 use super::stats;
 use super::stream_head;
+use super::tickets;
 use crate::telemetry::metrics::Outcome;
 
 /// Methods of a path that is only read, and of the one whose streams can be changed without an id in the path.
@@ -34,8 +35,8 @@ const STATS: &str = "/api/realtime/stats";
 const STREAM: &str = "/api/realtime/stream/{connectionId}";
 
 /// Paths that no preset can have.
-pub(super) const TAKEN: [&str; 7] =
-    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", STATS];
+pub(super) const TAKEN: [&str; 8] =
+    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", STATS, tickets::PATH];
 
 /// The paths of `http.listen`.
 pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router {
@@ -62,6 +63,7 @@ pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router 
             put(control::change).delete(control::close).options(|| allow("PUT, DELETE, OPTIONS")),
         )
         .route(STATS, readable(stats::stats))
+        .route(tickets::PATH, post(tickets::mint).options(|| allow("POST, OPTIONS")))
         .with_state(Arc::clone(state));
     finished(router.merge(own)).layer(from_fn_with_state(Arc::clone(&state.origins), cors::layer))
 }
@@ -90,7 +92,7 @@ fn finished(router: Router) -> Router {
     router
         .fallback(|| async { Refusal::NOT_FOUND })
         .method_not_allowed_fallback(|| async { Refusal::METHOD_NOT_ALLOWED })
-        .layer(from_fn(no_sniffing))
+        .layer(from_fn(hardened))
 }
 
 /// GET and HEAD by the handler, OPTIONS by what is allowed.
@@ -107,9 +109,12 @@ async fn allow(methods: &'static str) -> impl IntoResponse {
     (StatusCode::NO_CONTENT, [(ALLOW, methods)])
 }
 
-async fn no_sniffing(request: Request, next: Next) -> Response {
+/// What every answer says to browsers: it is of no other type than it says, and its URL, which may hold a token, is
+/// nobody else's business.
+async fn hardened(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }
 

@@ -77,22 +77,20 @@ impl Sink {
         expiry: &Expiry,
         stream: Option<&Stream>,
     ) -> Result<Wait, End> {
+        let ended = async {
+            match stream {
+                Some(stream) => stream.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(ended);
         let mut phase = state.phase.subscribe();
         loop {
             let expires = expiry.deadline();
-            let ended = async {
-                match stream {
-                    Some(stream) => stream.ended().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 // What ends the stream first: a client that takes bytes again must not be given more of them.
                 biased;
-                _ = ended => return Ok(Wait::Ended),
-                writable = self.socket.writable() => {
-                    return writable.map(|()| Wait::Writable).map_err(|error| broken(&error));
-                }
+                _ = &mut ended => return Ok(Wait::Ended),
                 () = sleep_until(given_up.min(expires)) => {
                     if given_up <= Instant::now() {
                         return Err(End::write_timeout);
@@ -102,6 +100,9 @@ impl Sink {
                     }
                 }
                 () = expiry.moved() => {}
+                writable = self.socket.writable() => {
+                    return writable.map(|()| Wait::Writable).map_err(|error| broken(&error));
+                }
                 _ = phase.wait_for(|phase| *phase == Phase::Closed) => return Err(End::drained),
             }
         }

@@ -16,25 +16,24 @@ use super::live::Live;
 use super::query::Query;
 use super::refusal::Refusal;
 use super::registry::Registry;
-use crate::access::{Authenticator, Credential, Memberships, Origins, Principal};
+use crate::access::{Authenticator, Claim, Credential, Memberships, Origins, Principal, TokenError};
 use crate::config;
 use crate::hub::{self, Hub};
-use crate::postgres::Lsn;
 use crate::presence::Presence;
 use crate::source;
 use crate::telemetry::{Freshness, Metrics, Readiness, State as Standing};
 
-/// Tells the position all of whose commits a new snapshot of the database sees.
+/// Tells the position all of whose commits a new snapshot of the database sees, and whether the worker is behind.
 ///
 /// Decoding runs ahead of visibility: a stream that starts "now" starts there, so that who connects and then reads
 /// the database misses nothing. An older position is right too.
 pub trait Visibility: Send + Sync {
-    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>>;
+    fn visible(&self) -> Pin<Box<dyn Future<Output = source::Visible> + Send + '_>>;
 }
 
 impl Visibility for source::Visibility {
-    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>> {
-        Box::pin(self.visible_position())
+    fn visible(&self) -> Pin<Box<dyn Future<Output = source::Visible> + Send + '_>> {
+        Box::pin(self.visible())
     }
 }
 
@@ -74,7 +73,6 @@ pub(super) struct State {
     pub(super) phase: watch::Sender<Phase>,
     pub(super) connections: Live,
     pub(super) streams: Live,
-    pub(super) cookie: Option<String>,
     pub(super) max_staleness: Duration,
     /// How long an event can be replayed, at most.
     pub(super) max_age: Duration,
@@ -88,13 +86,36 @@ impl State {
         query: &Query,
         headers: &HeaderMap,
     ) -> Result<Principal, Refusal> {
+        let credential = self.credential(query, headers)?;
+        let principal = self.services.authenticator.judge(&credential).await;
+        let principal = principal.inspect_err(|error| refused(&credential, error))?;
+        self.check_origin(&credential, headers)?;
+        Ok(principal)
+    }
+
+    /// Who asks for a stream; a ticket is to be redeemed before it opens.
+    pub(super) async fn authenticate_for_stream(
+        &self,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> Result<(Principal, Option<Claim>), Refusal> {
+        let credential = self.credential(query, headers)?;
+        let judged = self.services.authenticator.judge_for_stream(&credential).await;
+        let judged = judged.inspect_err(|error| refused(&credential, error))?;
+        self.check_origin(&credential, headers)?;
+        Ok(judged)
+    }
+
+    fn credential<'a>(&self, query: &'a Query, headers: &'a HeaderMap) -> Result<Credential<'a>, Refusal> {
         let (ticket, token) = (query.scalar("ticket")?, query.scalar("token")?);
-        let credential = Credential::choose(headers, ticket, token, self.cookie.as_deref())?;
-        let principal = self.authenticate_token(credential.token()).await?;
+        Ok(self.services.authenticator.choose(headers, ticket, token)?)
+    }
+
+    fn check_origin(&self, credential: &Credential<'_>, headers: &HeaderMap) -> Result<(), Refusal> {
         if credential.is_ambient() && !self.origins.admits_ambient(headers) {
             return Err(Refusal::ORIGIN);
         }
-        Ok(principal)
+        Ok(())
     }
 
     /// Of whom a token speaks, whatever carried it.
@@ -126,6 +147,10 @@ impl State {
             Standing::Ready | Standing::Degraded | Standing::SourceDown => Ok(()),
         }
     }
+}
+
+fn refused(credential: &Credential<'_>, error: &TokenError) {
+    tracing::debug!(?credential, %error, "credential refused");
 }
 
 const STARTING: Refusal = Refusal::transient("starting", "the worker is starting");

@@ -10,3 +10,4 @@ mod probes;
 mod refusals;
 mod stats;
 mod streams;
+mod tickets;

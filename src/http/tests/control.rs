@@ -81,7 +81,7 @@ async fn filters_are_replaced_as_a_whole_from_the_position_that_is_answered() {
         head,
         format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
-             x-content-type-options: nosniff\r\n{CORS}content-length: {length}\r\nconnection: close\r\ndate: D"
+             x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n{CORS}content-length: {length}\r\nconnection: close\r\ndate: D"
         )
     );
     bench.publish("a", 130, "lots", &[]);
@@ -198,7 +198,7 @@ async fn a_closed_stream_ends_and_its_client_stays_away() {
         assert_eq!(
             answer,
             format!(
-                "HTTP/1.1 204 No Content\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\n{CORS}\
+                "HTTP/1.1 204 No Content\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n{CORS}\
                  connection: close\r\ndate: D\r\n\r\n"
             )
         );
