@@ -10,17 +10,20 @@
 
 mod address;
 mod admission;
+mod body;
 mod clock;
 mod connection;
 mod console;
 mod cors;
 mod delivery;
+mod emit;
 mod endpoint;
 mod frames;
 mod keepalive;
 mod limits;
 mod live;
 mod parameters;
+mod places;
 mod probes;
 mod query;
 mod refusal;

@@ -24,7 +24,7 @@ use super::state::State;
 use super::stream_head;
 use crate::access::{Membership, Principal};
 use crate::catalog::OrganizationId;
-use crate::hub::{Filter, Full, Start, Subscription};
+use crate::hub::{Filter, Full, Pace, Start, Subscription};
 
 const BUSY: Refusal = Refusal::transient("busy", "too many streams are being opened at once");
 
@@ -98,6 +98,7 @@ impl Judged {
             start,
         };
         let stream = state.services.hub.open_within(subscription, state.stream_limits).await?;
+        let stream = stream.paced(Pace::new(state.events_per_minute, self.parameters.interval));
 
         let connection_id = format!("{:032x}", random_id());
         let name = state.memberships()?.organization_name(&self.organization);

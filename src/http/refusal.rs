@@ -37,7 +37,7 @@ struct Answer<'a> {
 }
 
 impl Refusal {
-    const fn fixed(status: StatusCode, code: &'static str, message: &'static str) -> Self {
+    pub(super) const fn fixed(status: StatusCode, code: &'static str, message: &'static str) -> Self {
         Self { status, code, message: Cow::Borrowed(message) }
     }
 
@@ -55,9 +55,18 @@ impl Refusal {
     pub(super) const INTERNAL: Self =
         Self::fixed(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this should not have happened");
 
+    pub(super) fn of(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    pub(super) fn too_large(most: usize) -> Self {
+        let message = format!("the body has more than {most} bytes");
+        Self::of(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
     /// `message` names the parameter and what is allowed.
     pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: "bad_request", message: message.into() }
+        Self::of(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
     /// A limit is met; `message` says which.

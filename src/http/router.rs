@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::handler::Handler;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Router, middleware::Next};
 use http::header::{ALLOW, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, StatusCode};
@@ -15,6 +15,7 @@ use super::admission;
 use super::connection::{Handover, Peer};
 use super::console;
 use super::cors;
+use super::emit;
 use super::endpoint::Endpoint;
 use super::probes;
 use super::refusal::Refusal;
@@ -23,7 +24,8 @@ use super::stream_head;
 use crate::telemetry::metrics::Outcome;
 
 /// Paths that no preset can have.
-pub(super) const TAKEN: [&str; 6] = ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics"];
+pub(super) const TAKEN: [&str; 7] =
+    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", emit::PATH];
 
 /// The paths of `http.listen`.
 pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router {
@@ -31,7 +33,8 @@ pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router 
     let mut router = Router::new()
         .route("/", readable(console::page))
         .merge(probes(state))
-        .merge(guarded_probes(state).route_layer(guarded));
+        .merge(guarded_probes(state).route_layer(guarded))
+        .route(emit::PATH, emits(state));
     for endpoint in endpoints {
         let (state, endpoint) = (Arc::clone(state), Arc::clone(endpoint));
         let path = endpoint.path.clone();
@@ -79,6 +82,12 @@ where
     S: Clone + Send + Sync + 'static,
 {
     get(handler).options(|| async { (StatusCode::NO_CONTENT, [(ALLOW, "GET, HEAD, OPTIONS")]) })
+}
+
+fn emits(state: &Arc<State>) -> MethodRouter {
+    let state = Arc::clone(state);
+    let emit = move |request: Request| async move { emit::emit(&state, request).await };
+    post(emit).options(|| async { (StatusCode::NO_CONTENT, [(ALLOW, "POST, OPTIONS")]) })
 }
 
 async fn no_sniffing(request: Request, next: Next) -> Response {

@@ -16,9 +16,11 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::address::{InvalidNetwork, TrustedProxies};
 use super::connection;
+use super::emit;
 use super::endpoint::{Endpoint, InvalidPreset};
 use super::limits::Limits;
 use super::live::Live;
+use super::places::Places;
 use super::router;
 use super::state::{Phase, Services, State};
 use crate::access::{Origins, OriginsError};
@@ -53,8 +55,6 @@ pub enum ServerError {
     Proxies(#[from] InvalidNetwork),
     #[error(transparent)]
     Preset(#[from] InvalidPreset),
-    #[error("{0} is set, and this version does not do it")]
-    NotServed(&'static str),
     #[error("{setting} {address}: {source}")]
     Bind { setting: &'static str, address: SocketAddr, source: io::Error },
 }
@@ -65,13 +65,6 @@ impl Server {
     /// # Errors
     /// When something is configured that can't be served, or an address can't be had.
     pub async fn bind(config: &Config, services: Services) -> Result<Self, ServerError> {
-        // A limit that would not be kept is worse than none.
-        if config.limits.events_per_minute != 0 {
-            return Err(ServerError::NotServed("limits.events_per_minute"));
-        }
-        if config.limits.when_full != WhenFull::Refuse {
-            return Err(ServerError::NotServed("limits.when_full = \"evict_oldest\""));
-        }
         let endpoints = Endpoint::all(&services.vocabulary, &config.presets, &router::TAKEN)?;
         let state = Arc::new(State {
             http: config.http.clone(),
@@ -79,15 +72,21 @@ impl Server {
             origins: Arc::new(Origins::new(&config.http.allowed_origins)?),
             proxies: TrustedProxies::new(&config.http.trusted_proxies)?,
             limits: Limits::new(&config.limits),
+            emits: Places::new(emit::IN_HAND.0, emit::IN_HAND.1),
+            max_emit: usize::try_from(config.journal.max_event.0)
+                .unwrap_or(emit::MAX_BODY)
+                .min(emit::MAX_BODY),
             phase: watch::Sender::new(Phase::Serving),
             connections: Live::new(),
             streams: Live::new(),
             cookie: config.access.cookie.clone(),
             max_staleness: config.access.max_staleness,
             max_age: config.replay.max_age,
+            events_per_minute: config.limits.events_per_minute,
             stream_limits: hub::Limits {
                 streams: config.limits.streams,
                 streams_per_user: config.limits.streams_per_user,
+                evict_oldest: config.limits.when_full == WhenFull::EvictOldest,
             },
         });
         let router = router::public(&state, &endpoints);

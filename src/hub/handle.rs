@@ -100,7 +100,7 @@ impl StreamHandle {
 
     /// Lets the stream look at what was changed.
     fn look(&self) -> Option<Waker> {
-        self.seat.mark(self.hub.announced())
+        self.seat.rouse(self.hub.announced())
     }
 }
 

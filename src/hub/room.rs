@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use super::filter::Filter;
-use super::seat::Seat;
+use super::seat::{EndReason, Seat};
 use crate::catalog::event::TagIter;
 use crate::journal::{Block, Label};
 use crate::postgres::Lsn;
@@ -30,7 +30,8 @@ pub(super) struct Room {
 #[derive(Debug, Default)]
 pub(super) struct RoomState {
     pub(super) seats: Seats,
-    users: HashMap<Arc<str>, usize>,
+    /// The numbers of each user's streams, the oldest first.
+    users: HashMap<Arc<str>, Vec<u64>>,
     any: Seats,
     by_channel: HashMap<Arc<str>, Seats>,
     by_type: HashMap<Arc<str>, Seats>,
@@ -46,7 +47,7 @@ impl Room {
 impl RoomState {
     pub(super) fn insert(&mut self, seat: &Arc<Seat>, filter: &Filter) {
         self.seats.insert(seat.number, seat.clone());
-        *self.users.entry(seat.user.clone()).or_default() += 1;
+        self.users.entry(seat.user.clone()).or_default().push(seat.number);
         self.index(seat, filter);
     }
 
@@ -54,17 +55,29 @@ impl RoomState {
         if self.seats.remove(&seat.number).is_none() {
             return;
         }
-        if let Entry::Occupied(mut count) = self.users.entry(seat.user.clone()) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
+        if let Entry::Occupied(mut numbers) = self.users.entry(seat.user.clone()) {
+            numbers.get_mut().retain(|number| *number != seat.number);
+            if numbers.get().is_empty() {
+                numbers.remove();
             }
         }
         self.unindex(seat.number, filter);
     }
 
     pub(super) fn of_user(&self, user: &str) -> usize {
-        self.users.get(user).copied().unwrap_or(0)
+        self.users.get(user).map_or(0, Vec::len)
+    }
+
+    /// Ends the user's oldest streams, so that fewer than `limit` go on.
+    pub(super) fn evict(&self, user: &str, limit: usize, wakers: &mut Vec<Waker>) {
+        let numbers = self.users.get(user).into_iter().flatten();
+        let seats = numbers.filter_map(|number| self.seats.get(number));
+        let going_on: Vec<_> = seats.filter(|seat| seat.control().end.is_none()).collect();
+        let too_many = (going_on.len() + 1).saturating_sub(limit);
+        for seat in going_on.into_iter().take(too_many) {
+            seat.control().end.get_or_insert(EndReason::Evicted);
+            wakers.extend(seat.rouse(Lsn::ZERO));
+        }
     }
 
     pub(super) fn index(&mut self, seat: &Arc<Seat>, filter: &Filter) {
@@ -109,6 +122,11 @@ impl RoomState {
 
     pub(super) fn mark_all(&self, from: Lsn, wakers: &mut Vec<Waker>) {
         wakers.extend(self.seats.values().filter_map(|seat| seat.mark(from)));
+    }
+
+    /// Wakes every stream, one that waits its turn too.
+    pub(super) fn rouse_all(&self, wakers: &mut Vec<Waker>) {
+        wakers.extend(self.seats.values().filter_map(|seat| seat.rouse(Lsn::ZERO)));
     }
 
     /// Marks every stream that an entry of `block` may concern.

@@ -28,6 +28,7 @@ mod mirror;
 mod mistakes;
 mod names;
 mod order;
+mod pacing;
 mod requests;
 mod restart;
 mod roles;
