@@ -138,7 +138,7 @@ impl Hub {
             }
             if let Some(room) = rooms.by_organization.get(&organization) {
                 let room = room.lock();
-                match met(limits.streams_per_user, room.of_user(&user)) {
+                match met(limits.streams_per_user, room.count_of_user(&user)) {
                     true if !limits.evict_oldest => return Err(Full::User),
                     true => room.evict(&user, limits.streams_per_user as usize, &mut evicted),
                     false => {}
@@ -165,7 +165,7 @@ impl Hub {
     /// Live streams of a user in an organization.
     #[must_use]
     pub fn streams_of_user(&self, organization: &OrganizationId, user: &str) -> usize {
-        self.room(organization).map_or(0, |room| room.lock().of_user(user))
+        self.room(organization).map_or(0, |room| room.lock().count_of_user(user))
     }
 
     /// Organizations with live streams, and how many.
@@ -185,6 +185,16 @@ impl Hub {
         };
         let state = room.lock();
         state.seats.values().map(|seat| StreamHandle::of(self, &room, organization, seat)).collect()
+    }
+
+    /// The live streams of a user in an organization, the oldest first.
+    #[must_use]
+    pub fn handles_of_user(self: &Arc<Self>, organization: &OrganizationId, user: &str) -> Vec<StreamHandle> {
+        let Some(room) = self.room(organization) else {
+            return Vec::new();
+        };
+        let state = room.lock();
+        state.of_user(user).map(|seat| StreamHandle::of(self, &room, organization, seat)).collect()
     }
 
     #[must_use]

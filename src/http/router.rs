@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Router, middleware::Next};
 use http::header::{ALLOW, X_CONTENT_TYPE_OPTIONS};
@@ -22,6 +22,9 @@ use super::refusal::Refusal;
 use super::state::State;
 use super::stream_head;
 use crate::telemetry::metrics::Outcome;
+
+/// Bytes of the longest path and query.
+const MAX_TARGET: usize = 8 << 10;
 
 /// Paths that no preset can have.
 pub(super) const TAKEN: [&str; 7] =
@@ -71,6 +74,7 @@ fn finished(router: Router) -> Router {
     router
         .fallback(|| async { Refusal::NOT_FOUND })
         .method_not_allowed_fallback(|| async { Refusal::METHOD_NOT_ALLOWED })
+        .layer(from_fn(bounded))
         .layer(from_fn(no_sniffing))
 }
 
@@ -88,6 +92,12 @@ fn emits(state: &Arc<State>) -> MethodRouter {
     let state = Arc::clone(state);
     let emit = move |request: Request| async move { emit::emit(&state, request).await };
     post(emit).options(|| async { (StatusCode::NO_CONTENT, [(ALLOW, "POST, OPTIONS")]) })
+}
+
+/// Refuses what nobody writes by hand and no front end needs.
+async fn bounded(request: Request, next: Next) -> Response {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > MAX_TARGET { Refusal::URI_TOO_LONG.into_response() } else { next.run(request).await }
 }
 
 async fn no_sniffing(request: Request, next: Next) -> Response {
@@ -113,7 +123,7 @@ async fn open(
     endpoint: &Endpoint,
     request: &http::request::Parts,
 ) -> Result<Response, Refusal> {
-    let judged = admission::judge(state, endpoint, request)?;
+    let judged = admission::judge(state, endpoint, request).await?;
     if request.method == Method::HEAD {
         return Ok(stream_head::response());
     }

@@ -13,6 +13,7 @@ use super::address::TrustedProxies;
 use super::endpoint::Vocabulary;
 use super::limits::Limits;
 use super::live::Live;
+use super::lobby::Lobby;
 use super::places::Places;
 use super::query::Query;
 use super::refusal::Refusal;
@@ -76,6 +77,7 @@ pub(super) struct State {
     /// Bytes of a request to emit.
     pub(super) max_emit: usize,
     pub(super) phase: watch::Sender<Phase>,
+    pub(super) lobby: Arc<Lobby>,
     pub(super) connections: Live,
     pub(super) streams: Live,
     pub(super) cookie: Option<String>,

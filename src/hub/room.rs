@@ -6,7 +6,7 @@
 //! published without looking at it.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -30,8 +30,8 @@ pub(super) struct Room {
 #[derive(Debug, Default)]
 pub(super) struct RoomState {
     pub(super) seats: Seats,
-    /// The numbers of each user's streams, the oldest first.
-    users: HashMap<Arc<str>, Vec<u64>>,
+    /// The numbers of each user's seats.
+    users: HashMap<Arc<str>, BTreeSet<u64>>,
     any: Seats,
     by_channel: HashMap<Arc<str>, Seats>,
     by_type: HashMap<Arc<str>, Seats>,
@@ -47,7 +47,7 @@ impl Room {
 impl RoomState {
     pub(super) fn insert(&mut self, seat: &Arc<Seat>, filter: &Filter) {
         self.seats.insert(seat.number, seat.clone());
-        self.users.entry(seat.user.clone()).or_default().push(seat.number);
+        self.users.entry(seat.user.clone()).or_default().insert(seat.number);
         self.index(seat, filter);
     }
 
@@ -56,7 +56,7 @@ impl RoomState {
             return;
         }
         if let Entry::Occupied(mut numbers) = self.users.entry(seat.user.clone()) {
-            numbers.get_mut().retain(|number| *number != seat.number);
+            numbers.get_mut().remove(&seat.number);
             if numbers.get().is_empty() {
                 numbers.remove();
             }
@@ -64,15 +64,18 @@ impl RoomState {
         self.unindex(seat.number, filter);
     }
 
-    pub(super) fn of_user(&self, user: &str) -> usize {
-        self.users.get(user).map_or(0, Vec::len)
+    pub(super) fn count_of_user(&self, user: &str) -> usize {
+        self.users.get(user).map_or(0, BTreeSet::len)
+    }
+
+    /// The oldest first.
+    pub(super) fn of_user(&self, user: &str) -> impl Iterator<Item = &Arc<Seat>> {
+        self.users.get(user).into_iter().flatten().filter_map(|number| self.seats.get(number))
     }
 
     /// Ends the user's oldest streams, so that fewer than `limit` go on.
     pub(super) fn evict(&self, user: &str, limit: usize, wakers: &mut Vec<Waker>) {
-        let numbers = self.users.get(user).into_iter().flatten();
-        let seats = numbers.filter_map(|number| self.seats.get(number));
-        let going_on: Vec<_> = seats.filter(|seat| seat.control().end.is_none()).collect();
+        let going_on: Vec<_> = self.of_user(user).filter(|seat| seat.control().end.is_none()).collect();
         let too_many = (going_on.len() + 1).saturating_sub(limit);
         for seat in going_on.into_iter().take(too_many) {
             seat.control().end.get_or_insert(EndReason::Evicted);

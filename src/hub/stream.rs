@@ -164,6 +164,11 @@ impl Stream {
         }
     }
 
+    /// Waits until the stream is to end: for who is busy with what [`next`](Self::next) gave.
+    pub async fn ended(&self) -> EndReason {
+        poll_fn(|context| self.membership.seat.poll_ended(context)).await
+    }
+
     /// Waits for the stream's turn to send, or for what does not wait for it: its end, a new history. How many frames
     /// may be sent.
     async fn turn(&mut self) -> usize {
@@ -209,7 +214,7 @@ impl Stream {
             self.generation = snapshot.view.generation;
             self.epoch = snapshot.view.epoch;
             self.sync = None;
-            self.membership.seat.control().use_next_filter(Lsn::MAX);
+            self.membership.seat.control().pass(Lsn::MAX);
             return self.go_on(SyncReason::HistoryReset, snapshot.restart());
         }
         if let Some(reason) = self.sync.take() {
@@ -219,17 +224,24 @@ impl Stream {
             // What was published before the mark does not concern it.
             self.after = self.after.max((from, 0));
         }
-        let until = control.next_filter.as_ref().map_or(Lsn::MAX, |(from, _)| *from);
+        let until = control.holds_until();
         let step = self.read(&snapshot, until, &control, most);
-        if control.next_filter.is_none() {
+        if until == Lsn::MAX {
             return step;
         }
-        self.behind = true;
-        if matches!(step, Step::Wait) {
-            self.membership.seat.control().use_next_filter(until);
-            return Step::Again;
+        match step {
+            Step::Wait if until <= snapshot.view.head => {
+                self.membership.seat.control().pass(until);
+                self.behind = true;
+                Step::Again
+            }
+            // A role from a transaction on that is not published yet: its publish is waited for.
+            Step::Wait => Step::Wait,
+            step => {
+                self.behind = true;
+                step
+            }
         }
-        step
     }
 
     /// Reads on, of commits below `until`. `Wait`: there is no more.
