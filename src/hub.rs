@@ -252,34 +252,40 @@ impl Hub {
         self.rooms.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Marks in the rooms, says up to where that was done, and only then wakes.
-    fn announce(&self, up_to: Lsn, mark: impl FnOnce(&Rooms, &mut Vec<Waker>)) {
-        let mut wakers = Vec::new();
-        mark(&self.rooms(), &mut wakers);
+    /// Marks room by room, says up to where that was done, and only then wakes.
+    fn announce(&self, up_to: Lsn, mark: impl FnOnce(&Rooms, &mut Vec<Vec<Waker>>)) {
+        let mut groups = Vec::new();
+        mark(&self.rooms(), &mut groups);
         self.announced.store(up_to.as_u64(), Ordering::Release);
-        wakers.into_iter().for_each(Waker::wake);
+        // Who is woken first runs first: an organization with a few streams does not wait for one with thousands.
+        groups.sort_by_key(Vec::len);
+        groups.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
 impl Listener for Hub {
     fn published(&self, before: Lsn, head: Lsn, touched: &[Touched]) {
-        self.announce(head, |rooms, wakers| {
+        self.announce(head, |rooms, groups| {
             for touched in touched {
-                if touched.organization.is_every() {
-                    rooms
-                        .by_organization
-                        .values()
-                        .for_each(|room| mark(&room.lock(), touched, before, wakers));
-                } else if let Some(room) = rooms.by_organization.get(&touched.organization) {
-                    mark(&room.lock(), touched, before, wakers);
+                let every = touched.organization.is_every();
+                let all = every.then(|| rooms.by_organization.values());
+                let one = rooms.by_organization.get(&touched.organization);
+                for room in all.into_iter().flatten().chain(one) {
+                    let mut wakers = Vec::new();
+                    mark(&room.lock(), touched, before, &mut wakers);
+                    groups.push(wakers);
                 }
             }
         });
     }
 
     fn reset(&self, start: Lsn) {
-        self.announce(start, |rooms, wakers| {
-            rooms.by_organization.values().for_each(|room| room.lock().rouse_all(wakers));
+        self.announce(start, |rooms, groups| {
+            for room in rooms.by_organization.values() {
+                let mut wakers = Vec::new();
+                room.lock().rouse_all(&mut wakers);
+                groups.push(wakers);
+            }
         });
     }
 }

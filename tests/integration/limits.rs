@@ -181,3 +181,58 @@ async fn a_body_that_does_not_come_keeps_nobody_else_waiting() {
         assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
     }
 }
+
+/// How long it took until a quiet organization's event was seen, the longest of some.
+async fn longest(
+    app: &TestApp,
+    stream: &mut crate::bench::sse::Stream,
+    events: usize,
+) -> std::time::Duration {
+    let mut longest = std::time::Duration::ZERO;
+    for n in 0..events {
+        app.sql(&format!("select walcast.emit('quiet', 'tick', '{n}')")).await;
+        let committed = std::time::Instant::now();
+        assert_eq!(stream.event().await.json()["data"], n);
+        longest = longest.max(committed.elapsed());
+    }
+    longest
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quiet_organization_does_not_wait_while_a_noisy_ones_streams_catch_up() {
+    let app = TestApp::builder().config(|config| config.limits.streams_per_user = 0).start().await;
+    let noisy = app.member("noisy", "u1", "admin").await;
+    let quiet = app.member("quiet", "u2", "admin").await;
+    let mut stream = app.open(&quiet, "").await;
+    let alone = longest(&app, &mut stream, 20).await;
+    let first = app.open(&noisy, "").await;
+    drop(first);
+    // Some 50 MB of history, and thirty streams that read all of it as fast as it goes, again and again.
+    for _ in 0..50 {
+        app.sql(
+            "select walcast.emit('noisy', 'big', to_jsonb(repeat('x', 10000))) from generate_series(1, 100)",
+        )
+        .await;
+    }
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let request = Request::get(TestApp::target(&noisy, "&since=earliest")).bearer(&noisy.token);
+        let address = app.address;
+        readers.spawn(async move {
+            loop {
+                let (mut socket, head, _) = request.clone().send(address).await;
+                assert_eq!(head.status, 200);
+                let mut read = 0;
+                let mut buffer = vec![0; 1 << 18];
+                while read < 40 << 20 {
+                    read += socket.read(&mut buffer).await.expect("a stream");
+                }
+            }
+        });
+    }
+    let beside = longest(&app, &mut stream, 60).await;
+    assert!(!readers.is_empty() && readers.try_join_next().is_none(), "they are still reading");
+    readers.shutdown().await;
+    // Loose, since the machine may be anybody's: the measurement has the figure.
+    assert!(beside < 20 * alone + std::time::Duration::from_secs(3), "{beside:?} beside, {alone:?} alone");
+}
