@@ -55,22 +55,24 @@ pub struct Only {
 /// The event is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// The event comes after it.
-    pub after: Lsn,
+    /// The event comes after it. None where positions of the log are none of the events'.
+    pub after: Option<Lsn>,
 }
 
 /// Writes events into one database.
 pub struct Emitter {
     pool: Arc<Pool>,
     compiled: Arc<Compiled>,
+    /// Events lie at positions of the write-ahead log.
+    in_log: bool,
     role: String,
     readiness: Readiness,
 }
 
 impl Emitter {
     #[must_use]
-    pub fn new(dsn: &Dsn, compiled: Arc<Compiled>, readiness: Readiness) -> Self {
-        Self { pool: Pool::new(dsn.clone()), compiled, role: dsn.user.clone(), readiness }
+    pub fn new(dsn: &Dsn, compiled: Arc<Compiled>, in_log: bool, readiness: Readiness) -> Self {
+        Self { pool: Pool::new(dsn.clone()), compiled, in_log, role: dsn.user.clone(), readiness }
     }
 
     /// Whether an event of this type and restriction would go out, as the catalog has it.
@@ -96,7 +98,7 @@ impl Emitter {
             Err(EmitError::NotAllowed) => self.readiness.degrade(REASON, self.not_allowed()),
             Err(_) => {}
         }
-        outcome
+        outcome.map(|after| Accepted { after: self.in_log.then_some(after) })
     }
 
     fn not_allowed(&self) -> Reason {
@@ -111,11 +113,7 @@ impl Emitter {
     }
 }
 
-async fn attempt(
-    pool: &Arc<Pool>,
-    emission: &Emission,
-    key: Option<[u8; 32]>,
-) -> Result<Accepted, EmitError> {
+async fn attempt(pool: &Arc<Pool>, emission: &Emission, key: Option<[u8; 32]>) -> Result<Lsn, EmitError> {
     let session = pool.session().await?;
     let reused = session.is_reused();
     let outcome = write(session, emission, key).await;
@@ -128,7 +126,7 @@ async fn attempt(
     }
 }
 
-async fn write(session: Session, emission: &Emission, key: Option<[u8; 32]>) -> Result<Accepted, EmitError> {
+async fn write(session: Session, emission: &Emission, key: Option<[u8; 32]>) -> Result<Lsn, EmitError> {
     let Emission { organization, event_type, data, channel, tags, only } = emission;
     let only = only.as_ref().and_then(|only| serde_json::to_string(only).ok());
     let key = key.as_ref().map(<[u8; 32]>::as_slice);
@@ -148,7 +146,7 @@ async fn write(session: Session, emission: &Emission, key: Option<[u8; 32]>) -> 
     let (outcome, after): (&str, &str) =
         row.try_get(0).and_then(|outcome| Ok((outcome, row.try_get(1)?))).map_err(|_| EmitError::Unknown)?;
     match (outcome, after.parse()) {
-        ("emitted" | "repeated", Ok(after)) => Ok(Accepted { after }),
+        ("emitted" | "repeated", Ok(after)) => Ok(after),
         ("conflict", _) => Err(EmitError::Conflict),
         _ => Err(EmitError::Unknown),
     }

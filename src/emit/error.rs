@@ -32,6 +32,8 @@ pub(super) fn judge(error: &DbError) -> EmitError {
     match code {
         // insufficient_privilege; undefined function, table, schema.
         "42501" | "42883" | "42P01" | "3F000" => return EmitError::NotAllowed,
+        // The server stops, starts, or is a standby by now.
+        "57P01" | "57P02" | "57P03" | "25006" => return EmitError::Away,
         _ => {}
     }
     // walcast.emit's own, in our words.

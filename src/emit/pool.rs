@@ -38,7 +38,7 @@ pub(super) struct Pool {
     idle: Mutex<Vec<(Client, Instant)>>,
 }
 
-/// A session in use. It goes back when its statement succeeds or is refused; anything else closes it.
+/// A session in use. It goes back when its statement succeeded or was at fault; anything else closes it.
 pub(super) struct Session {
     pool: Arc<Pool>,
     client: Client,
@@ -130,7 +130,10 @@ impl Session {
         let judged = judge(refusal);
         // Never its message: it may hold a value.
         tracing::debug!(sqlstate = refusal.code().code(), "an event was not emitted");
-        self.pool.put_back(self.client);
+        // A session that the server ends says so by an error too.
+        if !matches!(judged, EmitError::Busy | EmitError::Away) {
+            self.pool.put_back(self.client);
+        }
         Err(judged)
     }
 }

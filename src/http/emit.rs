@@ -57,7 +57,7 @@ const TOO_MANY: Refusal = Refusal::fixed(
 #[derive(Serialize)]
 struct Answer {
     accepted: bool,
-    position: String,
+    position: Option<String>,
 }
 
 pub(super) async fn emit(state: &State, request: Request) -> Response {
@@ -91,8 +91,9 @@ async fn accept(state: &State, request: Request) -> Result<Answer, Refusal> {
     emitter.judge(&emission).map_err(|why| Refusal::bad_request(format!("type or only: {why}")))?;
     let key = key.map(|key| scoped(&principal.subject, &emission.organization, key));
     let accepted = emitter.emit(emission, key).await?;
-    let position = EventId::position(state.services.hub.journals().epoch(), accepted.after);
-    Ok(Answer { accepted: true, position: position.to_string() })
+    let epoch = state.services.hub.journals().epoch();
+    let position = accepted.after.map(|after| EventId::position(epoch, after).to_string());
+    Ok(Answer { accepted: true, position })
 }
 
 fn may_emit(state: &State, principal: &Principal, organization: &str) -> Result<bool, Refusal> {

@@ -203,7 +203,7 @@ mod tests {
         let fifth = lobby.enter(address(5)).unwrap();
         let sixth = lobby.enter(address(6)).unwrap();
         assert_eq!((sent_away(&guests[2]), sent_away(&fourth), sent_away(&guests[0])), (true, true, false));
-        [&guests[0], &fifth, &sixth].map(Guest::busy);
+        [&guests[0], &fifth, &sixth].into_iter().for_each(Guest::busy);
         assert!(lobby.enter(address(7)).is_none(), "everybody is busy");
         drop(fifth);
         assert!(lobby.enter(address(7)).is_some());
@@ -217,7 +217,7 @@ mod tests {
         let second = lobby.enter(address(2)).unwrap();
         let third = lobby.enter(address(2)).unwrap();
         assert_eq!((sent_away(&other), sent_away(&first), sent_away(&second)), (false, true, false));
-        [&second, &third].map(Guest::busy);
+        [&second, &third].into_iter().for_each(Guest::busy);
         assert!(lobby.enter(address(2)).is_none());
         let proxied: Vec<_> = (0..7).map(|_| lobby.enter(None).unwrap()).collect();
         assert!(!sent_away(&other), "three of two addresses and seven of none are ten");

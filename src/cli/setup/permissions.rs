@@ -18,7 +18,7 @@ const EMIT_ONCE: &str = "walcast.emit_once(bytea, text, text, jsonb, text, jsonb
 const EXISTS: &str = "select exists (select from pg_catalog.pg_roles where rolname = $1)";
 const MAY_ENTER: &str = "select pg_catalog.has_schema_privilege($1, 'walcast', 'usage')";
 const MAY_READ: &str = "select pg_catalog.has_table_privilege($1, 'walcast.secret', 'select')";
-const MAY_EMIT: &str = "select pg_catalog.has_function_privilege($1, $2, 'execute')";
+const MAY_CALL: &str = "select pg_catalog.has_function_privilege($1, $2, 'execute')";
 
 /// Grants that are missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,12 +44,12 @@ impl Permissions {
             if !client.query_one(MAY_READ, &[role]).await?.try_get::<_, bool>(0)? {
                 found.add(format!("grant select on walcast.secret to {}", escape_identifier(role)));
             }
-            found.execute(client, role, EMIT).await?;
-            found.execute(client, role, EMIT_ONCE).await?;
+            found.call(client, role, EMIT).await?;
+            found.call(client, role, EMIT_ONCE).await?;
         }
         for role in &roles.emitters {
             found.enter(client, role).await?;
-            found.execute(client, role, EMIT).await?;
+            found.call(client, role, EMIT).await?;
         }
         Ok(found)
     }
@@ -64,8 +64,8 @@ impl Permissions {
         Ok(())
     }
 
-    async fn execute(&mut self, client: &Client, role: &String, function: &str) -> anyhow::Result<()> {
-        if !client.query_one(MAY_EMIT, &[role, &function]).await?.try_get::<_, bool>(0)? {
+    async fn call(&mut self, client: &Client, role: &String, function: &str) -> anyhow::Result<()> {
+        if !client.query_one(MAY_CALL, &[role, &function]).await?.try_get::<_, bool>(0)? {
             self.add(format!("grant execute on function {function} to {}", escape_identifier(role)));
         }
         Ok(())
