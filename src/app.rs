@@ -32,6 +32,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::access::{Authenticator, Memberships};
 use crate::catalog::{Catalog, Mapper};
 use crate::config::Config;
+use crate::emit::Emitter;
 use crate::http::{Server, Services, Vocabulary};
 use crate::hub::Hub;
 use crate::journal::Journals;
@@ -106,6 +107,7 @@ impl App {
         let journals = Journals::new(config.replay.max_memory.0);
         let visibility = Arc::new(Visibility::new(dsn.clone()));
         let memberships = Arc::new(OnceLock::new());
+        let emitter = Arc::new(OnceLock::new());
         let hub = Hub::new(Arc::clone(&journals));
         let presence = Presence::new(Arc::clone(&hub), config.presence.grace);
         let authenticator = Authenticator::new(&config.access)?.with_database(&dsn, &readiness);
@@ -114,6 +116,7 @@ impl App {
         let services = Services {
             authenticator,
             memberships: Arc::clone(&memberships),
+            emitter: Arc::clone(&emitter),
             vocabulary: Vocabulary::new(catalog.channels(), catalog.tag_names(), &config.channels),
             hub: Arc::clone(&hub),
             visibility: Arc::clone(&visibility) as _,
@@ -134,6 +137,7 @@ impl App {
             config,
             dsn,
             memberships,
+            emitter,
             hub,
             presence,
             journals,
@@ -187,6 +191,7 @@ struct Worker {
     config: Config,
     dsn: Dsn,
     memberships: Arc<OnceLock<Memberships>>,
+    emitter: Arc<OnceLock<Emitter>>,
     hub: Arc<Hub>,
     presence: Arc<Presence>,
     journals: Arc<Journals>,
@@ -207,6 +212,7 @@ impl Worker {
             config,
             dsn,
             memberships,
+            emitter,
             hub,
             presence,
             journals,
@@ -218,6 +224,7 @@ impl Worker {
         let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
+        let _ = emitter.set(Emitter::new(&dsn, Arc::clone(&prepared.compiled), true, readiness.clone()));
         let tables = watch::tables(&prepared.compiled, &prepared.mirror_specs, &prepared.schema);
         let read = tables.iter().map(|(table, _)| table.clone()).collect();
         let watch = Watch::new(&config, dsn.clone(), tables, readiness.clone(), metrics.clone());

@@ -20,6 +20,7 @@
 //! | [`access`] | who somebody is and what they may see |
 //! | [`hub`] | streams: cursors in a journal, filtered, woken |
 //! | [`presence`] | who has a stream open in an organization, told to its streams |
+//! | [`emit`] | events that services hand in, on their way into the database |
 //! | [`http`] | paths, parameters, status codes, the bytes on a socket |
 //! | [`cli`] | the commands |
 //! | [`app`] | the wiring: every task that lives long is spawned there |
@@ -42,6 +43,8 @@ pub mod access;
 pub mod hub;
 
 pub mod presence;
+
+pub mod emit;
 
 pub mod http;
 

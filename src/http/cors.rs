@@ -33,7 +33,10 @@ pub(super) async fn layer(State(origins): State<Arc<Origins>>, request: Request,
     let is_preflight = request.method() == Method::OPTIONS && origins.listed(request.headers()).is_some();
     if is_preflight {
         for (name, value) in [
-            (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, cache-control, content-type, last-event-id"),
+            (
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                "authorization, cache-control, content-type, idempotency-key, last-event-id",
+            ),
             (ACCESS_CONTROL_MAX_AGE, MAX_AGE),
         ] {
             added.push((name, HeaderValue::from_static(value)));

@@ -48,6 +48,8 @@ impl Refusal {
         "method_not_allowed",
         "this path does not take this method",
     );
+    pub(super) const URI_TOO_LONG: Self =
+        Self::fixed(StatusCode::URI_TOO_LONG, "uri_too_long", "the path and query have more than 8192 bytes");
     pub(super) const FORBIDDEN: Self =
         Self::fixed(StatusCode::FORBIDDEN, "forbidden", "you may not read this, or it does not exist");
     pub(super) const ORIGIN: Self =

@@ -16,6 +16,7 @@ use super::connection::{Handover, Peer};
 use super::console;
 use super::control;
 use super::cors;
+use super::emit;
 use super::endpoint::{Endpoint, NATIVE};
 use super::probes;
 use super::refusal::Refusal;
@@ -34,9 +35,12 @@ const STATS: &str = "/api/realtime/stats";
 /// One open stream.
 const STREAM: &str = "/api/realtime/stream/{connectionId}";
 
+/// Bytes of the longest path and query.
+const MAX_TARGET: usize = 8 << 10;
+
 /// Paths that no preset can have.
-pub(super) const TAKEN: [&str; 8] =
-    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", STATS, tickets::PATH];
+pub(super) const TAKEN: [&str; 9] =
+    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", STATS, emit::PATH, tickets::PATH];
 
 /// The paths of `http.listen`.
 pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router {
@@ -44,7 +48,8 @@ pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router 
     let mut router = Router::new()
         .route("/", readable(console::page))
         .merge(probes(state))
-        .merge(guarded_probes(state).route_layer(guarded));
+        .merge(guarded_probes(state).route_layer(guarded))
+        .route(emit::PATH, emits(state));
     for endpoint in endpoints {
         let (state, endpoint) = (Arc::clone(state), Arc::clone(endpoint));
         let path = endpoint.path.clone();
@@ -92,6 +97,7 @@ fn finished(router: Router) -> Router {
     router
         .fallback(|| async { Refusal::NOT_FOUND })
         .method_not_allowed_fallback(|| async { Refusal::METHOD_NOT_ALLOWED })
+        .layer(from_fn(bounded))
         .layer(from_fn(hardened))
 }
 
@@ -107,6 +113,18 @@ where
 
 async fn allow(methods: &'static str) -> impl IntoResponse {
     (StatusCode::NO_CONTENT, [(ALLOW, methods)])
+}
+
+fn emits(state: &Arc<State>) -> MethodRouter {
+    let state = Arc::clone(state);
+    let emit = move |request: Request| async move { emit::emit(&state, request).await };
+    post(emit).options(|| allow("POST, OPTIONS"))
+}
+
+/// Refuses what nobody writes by hand and no front end needs.
+async fn bounded(request: Request, next: Next) -> Response {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > MAX_TARGET { Refusal::URI_TOO_LONG.into_response() } else { next.run(request).await }
 }
 
 /// What every answer says to browsers: it is of no other type than it says, and its URL, which may hold a token, is

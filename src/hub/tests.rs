@@ -2,6 +2,7 @@ mod filters;
 mod live;
 mod model;
 mod notices;
+mod paced;
 mod standing;
 mod start;
 mod stress;
