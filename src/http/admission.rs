@@ -180,7 +180,6 @@ impl Judged {
         Ok(Admitted {
             first,
             stream,
-            organization,
             expiry,
             keepalive: self.parameters.keepalive,
             permit,

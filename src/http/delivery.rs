@@ -18,7 +18,6 @@ use super::limits::Permit;
 use super::registry::Registered;
 use super::sink::Sink;
 use super::state::{Phase, State};
-use crate::catalog::OrganizationId;
 use crate::hub::{Batch, EndReason, Stream};
 use crate::telemetry::Age;
 use crate::telemetry::metrics::End;
@@ -46,7 +45,6 @@ pub(super) struct Admitted {
     /// The answer's head and the frame `connected`.
     pub(super) first: Vec<Bytes>,
     pub(super) stream: Stream,
-    pub(super) organization: OrganizationId,
     pub(super) expiry: Arc<Expiry>,
     pub(super) keepalive: Arc<Keepalive>,
     pub(super) permit: Permit,
@@ -59,18 +57,16 @@ pub(super) fn run(
     socket: TcpStream,
     admitted: Admitted,
 ) -> impl Future<Output = ()> + Send {
-    let Admitted { first, stream, organization, expiry, keepalive, permit, registered } = admitted;
+    let Admitted { first, stream, expiry, keepalive, permit, registered } = admitted;
     let mut delivery = Delivery {
         state,
         sink: Sink::new(socket),
         stream,
-        organization,
         expiry,
         keepalive,
         drain_at: None,
         told_stale: false,
-        _registered: registered,
-        _permit: permit,
+        _held: Box::new((registered, permit)),
     };
     async move {
         delivery.state.services.metrics.streams.inc();
@@ -88,15 +84,14 @@ struct Delivery {
     state: Arc<State>,
     sink: Sink,
     stream: Stream,
-    organization: OrganizationId,
     expiry: Arc<Expiry>,
     keepalive: Arc<Keepalive>,
     /// When this one of a stopping worker's streams ends.
     drain_at: Option<Instant>,
     /// The client was told that what it sees is old.
     told_stale: bool,
-    _registered: Registered,
-    _permit: Permit,
+    /// Its place in the registry and under the limits, until it ends.
+    _held: Box<(Registered, Permit)>,
 }
 
 impl Delivery {
@@ -163,7 +158,7 @@ impl Delivery {
             }
             Batch::Sync { reason, id } => {
                 self.state.services.metrics.synced(reason.as_str());
-                vec![frames::sync(id, self.organization.as_str(), reason).into()]
+                vec![frames::sync(id, self.stream.organization().as_str(), reason).into()]
             }
             Batch::End(reason) => return self.on_end(reason).await.map(Some),
         };
