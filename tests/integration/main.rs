@@ -13,6 +13,7 @@
 mod admission;
 mod bench;
 mod canary;
+mod clients;
 mod columns;
 mod commands;
 mod drift;
@@ -28,6 +29,7 @@ mod mirror;
 mod mistakes;
 mod names;
 mod order;
+mod proxies;
 mod requests;
 mod restart;
 mod roles;
