@@ -21,6 +21,7 @@ mod failures;
 mod faults;
 mod forms;
 mod golden;
+mod half_open;
 mod isolation;
 mod measure;
 mod memory;

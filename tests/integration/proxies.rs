@@ -262,7 +262,10 @@ async fn through_a_proxy_clients_are_counted_by_their_own_address_and_who_hangs_
             "{kind:?}: what clients say of themselves is not believed"
         );
         streams.pop().expect("a stream").hang_up().await;
-        eventually("room", || async { (open("9.9.9.4").await.status == 200).then_some(()) }).await;
+        eventually(&format!("room behind {kind:?}"), || async {
+            (open("9.9.9.4").await.status == 200).then_some(())
+        })
+        .await;
     }
 }
 
