@@ -45,7 +45,7 @@ impl Page {
     pub async fn start(cookie: Option<&str>) -> Self {
         let listener = listener().await;
         let origin = format!("http://{}", listener.local_addr().expect("an address"));
-        Self::serve(listener, origin, page_html(), cookie)
+        Self::serve(listener, origin, cookie)
     }
 
     /// By HTTPS, with a certificate of its own.
@@ -65,22 +65,15 @@ impl Page {
         let listener = listener().await;
         let origin = format!("https://{}", listener.local_addr().expect("an address"));
         let listener = Tls { listener, acceptor: TlsAcceptor::from(Arc::new(config)) };
-        Self::serve(listener, origin, page_html(), cookie)
+        Self::serve(listener, origin, cookie)
     }
 
-    /// By HTTP, a page of the test's own that speaks to `/saw`.
-    pub async fn of(html: &str) -> Self {
-        let listener = listener().await;
-        let origin = format!("http://{}", listener.local_addr().expect("an address"));
-        Self::serve(listener, origin, html.to_owned(), None)
-    }
-
-    fn serve<L>(listener: L, origin: String, html: String, cookie: Option<&str>) -> Self
+    fn serve<L>(listener: L, origin: String, cookie: Option<&str>) -> Self
     where
         L: axum::serve::Listener<Addr = SocketAddr>,
     {
         let cookie = cookie.map(str::to_owned);
-        let site = Arc::new(Site { html, cookie, shown: Mutex::default() });
+        let site = Arc::new(Site { html: page_html(), cookie, shown: Mutex::default() });
         let router = Router::new()
             .route("/", get(html_page))
             .route("/targets", get(targets))
