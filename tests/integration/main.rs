@@ -33,6 +33,7 @@ mod order;
 mod proxies;
 mod requests;
 mod restart;
+mod revocation;
 mod roles;
 mod rows;
 mod schema;
