@@ -11,6 +11,7 @@
 #![allow(unreachable_pub, reason = "nothing is outside of this binary")]
 
 mod admission;
+mod adversary;
 mod bench;
 mod canary;
 mod clients;
