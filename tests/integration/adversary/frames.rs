@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::bench::app::TestApp;
+use crate::bench::eventually;
 use crate::bench::sse::Frame;
 
 /// What ends lines, fields, strings or documents for somebody.
@@ -123,7 +124,7 @@ async fn emitted_names_are_checked_in_the_database_and_emitted_data_stays_inside
         let t = literal(text);
         app.sql(&format!(
             "select walcast.emit('o1', 'hostile', jsonb_build_object({t}, to_jsonb({t}::text)), 'custom',
-                                 jsonb_build_object({t}, to_jsonb({t}::text)))"
+                                 jsonb_build_object('tagName', {t}::text))"
         ))
         .await;
         let frame = stream.event().await;
@@ -167,7 +168,8 @@ row = { row = "new" }
             .enumerate()
     {
         app.sql(&format!("insert into papers values ('p{n}', 'o1', '{body}')")).await;
-        let frame = stream.event().await;
+        // serde_json, by which the bench tells events apart, knows no lone surrogate.
+        let frame = stream.data().await;
         let lines: Vec<_> = frame.raw.split('\n').collect();
         assert_eq!(lines.len(), 4, "{:?}", frame.raw);
         assert!(!frame.raw.contains('\r'), "{:?}", frame.raw);
@@ -199,7 +201,6 @@ async fn messages_that_nobody_signed_reach_nobody() {
         app.sql(&format!("select pg_logical_emit_message(true, 'walcast', '\\x{bytes}'::bytea)")).await;
         app.sql(&format!("select pg_logical_emit_message(false, 'walcast', '\\x{bytes}'::bytea)")).await;
     }
-    // A signed one, said again by another transaction.
     app.sql("select walcast.emit('o1', 'done', '1')").await;
     let seen: Vec<Value> = stream
         .events_until(|frame| frame.event_type().as_deref() == Some("done"))
@@ -208,5 +209,5 @@ async fn messages_that_nobody_signed_reach_nobody() {
         .map(Frame::json)
         .collect();
     assert_eq!(seen.len(), 1, "{seen:#?}");
-    assert!(refused().await >= before + 5, "they are counted");
+    eventually("they are counted", || async { (refused().await >= before + 5).then_some(()) }).await;
 }
