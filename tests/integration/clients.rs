@@ -38,7 +38,7 @@ async fn native_event_source_in_chromium_misses_nothing_over_restarts_without_a_
         }
     }
     let watcher = Watcher::chromium(&chromium, page, &targets);
-    story.tell(watcher, &targets).await;
+    story.tell(&programs::version(&chromium, "--version").await, watcher, &targets).await;
 }
 
 #[tokio::test]
@@ -70,7 +70,8 @@ async fn node(client: &str) {
         target.headers = bearer();
     }
     let watcher = Watcher::node(&node, client, &targets).await;
-    story.tell(watcher, &targets).await;
+    let name = format!("{client}, node {}", programs::version(&node, "--version").await);
+    story.tell(&name, watcher, &targets).await;
 }
 
 #[tokio::test]
@@ -84,5 +85,5 @@ async fn curl_goes_on_where_it_stopped() {
         target.headers = bearer();
     }
     let watcher = Watcher::curl(&curl, &targets);
-    story.tell(watcher, &targets).await;
+    story.tell(&programs::version(&curl, "--version").await, watcher, &targets).await;
 }

@@ -1,7 +1,7 @@
 //! nginx and Caddy before the worker, configured as docs/proxies says: what a browser and others see through them.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::json;
@@ -47,7 +47,12 @@ async fn chromium_behind(kind: Kind) {
         all.push(target);
     }
     let watcher = Watcher::chromium(&chromium, page, &all);
-    story.tell(watcher, &all).await;
+    let argument = if kind == Kind::Nginx { "-v" } else { "version" };
+    let (browser, front_version) =
+        (programs::version(&chromium, "--version").await, programs::version(&proxy, argument).await);
+    let number = front_version.rsplit(['/', ' ']).next().unwrap_or_default();
+    let name = format!("{browser} behind {} {number}", kind.program());
+    story.tell(&name, watcher, &all).await;
 
     let (access, everything) = (front.access_log(), front.everything_logged());
     assert!(access.contains("/api/realtime/issues/stream"), "{access}");
@@ -68,7 +73,7 @@ struct Answer {
 }
 
 impl Answer {
-    async fn get(curl: &PathBuf, front: SocketAddr, target: &str, headers: &[&str]) -> Self {
+    async fn get(curl: &Path, front: SocketAddr, target: &str, headers: &[&str]) -> Self {
         let mut command = programs::command(curl);
         command.args(["--silent", "--no-buffer", "--insecure", "--include", "--http2"]);
         for header in headers {

@@ -67,7 +67,7 @@ async fn hostile_text_in_every_column_stays_inside_its_string() {
                     assert_eq!(data["property"]["metadata"], json!({ text: text }));
                 }
                 "notification.new" => {
-                    assert_eq!((&data["title"], &data["body"]), (&json!(text), &json!(text)))
+                    assert_eq!((&data["title"], &data["body"]), (&json!(text), &json!(text)));
                 }
                 _ => {
                     for column in ["title", "description", "category", "campusId", "buildingId", "assignedTo"]

@@ -13,13 +13,13 @@ use http::header::SET_COOKIE;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::programs;
-use super::watcher::{Seen, Target};
+use super::watcher::{AHEAD, Seen, Target};
 
 /// A page's server.
 pub struct Page {
@@ -31,7 +31,7 @@ pub struct Page {
 struct Site {
     html: String,
     cookie: Option<String>,
-    shown: Mutex<Option<(Vec<Target>, UnboundedSender<Seen>)>>,
+    shown: Mutex<Option<(Vec<Target>, Sender<Seen>)>>,
 }
 
 impl Drop for Page {
@@ -86,8 +86,8 @@ impl Page {
     }
 
     /// What the page opens from now on, and what it sees.
-    pub fn show(&self, targets: Vec<Target>) -> UnboundedReceiver<Seen> {
-        let (sender, seen) = mpsc::unbounded_channel();
+    pub fn show(&self, targets: Vec<Target>) -> Receiver<Seen> {
+        let (sender, seen) = mpsc::channel(AHEAD);
         *self.site.shown.lock().expect("not poisoned") = Some((targets, sender));
         seen
     }
@@ -117,8 +117,9 @@ async fn targets(State(site): State<Arc<Site>>) -> Json<Vec<Target>> {
 
 async fn saw(State(site): State<Arc<Site>>, body: String) {
     let seen: Seen = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in {body:?}"));
-    if let Some((_, sender)) = &*site.shown.lock().expect("not poisoned") {
-        let _ = sender.send(seen);
+    let sender = site.shown.lock().expect("not poisoned").as_ref().map(|(_, sender)| sender.clone());
+    if let Some(sender) = sender {
+        let _ = sender.send(seen).await;
     }
 }
 

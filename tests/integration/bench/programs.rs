@@ -22,15 +22,19 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 /// Says on the terminal that a test was not run: past the capture of a test's output, which a passing test never shows.
 pub fn skipped(test: &str, why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+    // On a line of its own: the dots of a quiet run have none.
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED {test}: {why}");
 }
 
-/// The first words that the program says of its version.
+/// What the program says of its version, without what it was built from.
 pub async fn version(program: &Path, argument: &str) -> String {
     let output = Command::new(program).arg(argument).output().await.expect("it runs");
     // nginx tells it on standard error.
     let text = [output.stdout, output.stderr].concat();
-    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned()
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().next().unwrap_or_default();
+    let line = line.split_once(" (").map_or(line, |(words, _)| words);
+    line.split_once(" built on ").map_or(line, |(words, _)| words).trim().to_owned()
 }
 
 /// A child that ends with the test.

@@ -11,12 +11,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Child;
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::page::Page;
 use super::programs;
+
+/// What may be seen before a test looks at it.
+pub const AHEAD: usize = 10_000;
 
 /// A browser on a machine that does other things takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -55,7 +58,7 @@ pub enum Saw {
 
 /// A running client.
 pub struct Watcher {
-    seen: UnboundedReceiver<Seen>,
+    seen: Receiver<Seen>,
     /// What ends with it.
     _children: Vec<Child>,
     tasks: Vec<JoinHandle<()>>,
@@ -89,12 +92,12 @@ impl Watcher {
         let mut input = child.stdin.take().expect("its input");
         input.write_all(&serde_json::to_vec(targets).expect("targets")).await.expect("it reads");
         drop(input);
-        let (sender, seen) = mpsc::unbounded_channel();
+        let (sender, seen) = mpsc::channel(AHEAD);
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         let read = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 let seen = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
-                let _ = sender.send(seen);
+                let _ = sender.send(seen).await;
             }
         });
         Self { seen, _children: vec![child], tasks: vec![read], _page: None }
@@ -102,7 +105,7 @@ impl Watcher {
 
     /// curl, again and again.
     pub fn curl(curl: &Path, targets: &[Target]) -> Self {
-        let (sender, seen) = mpsc::unbounded_channel();
+        let (sender, seen) = mpsc::channel(AHEAD);
         let tasks = targets
             .iter()
             .cloned()
@@ -140,10 +143,11 @@ impl Watcher {
 /// Milliseconds between two tries of curl.
 const CURL_RETRY: Duration = Duration::from_millis(500);
 
-async fn fetch(curl: std::path::PathBuf, target: Target, sender: UnboundedSender<Seen>) {
+async fn fetch(curl: std::path::PathBuf, target: Target, sender: Sender<Seen>) {
     let tell = |saw, id: Option<&str>, data: Option<&str>| {
         let (id, data) = (id.map(str::to_owned), data.map(str::to_owned));
-        let _ = sender.send(Seen { stream: target.name.clone(), saw, id, data });
+        let seen = Seen { stream: target.name.clone(), saw, id, data };
+        sender.try_send(seen).expect("what curl sees is looked at");
     };
     let mut id = String::new();
     loop {

@@ -100,8 +100,8 @@ impl Story {
         }
     }
 
-    /// Stops and kills the worker while the client watches; then what it saw is judged.
-    pub async fn tell(mut self, mut watcher: Watcher, targets: &[Target]) {
+    /// Stops and kills the worker while the client watches; then what it saw is judged, and said.
+    pub async fn tell(mut self, client: &str, mut watcher: Watcher, targets: &[Target]) {
         let mut seen = Vec::new();
         await_all(&mut watcher, targets, &mut seen, is_connected).await;
         self.rounds(0..4).await;
@@ -117,9 +117,14 @@ impl Story {
         self.start().await;
         self.rounds(16..20).await;
         await_all(&mut watcher, targets, &mut seen, |seen| round_of(seen).as_deref() == Some("n19")).await;
+        let (mut events, mut reconnects) = (0, 0);
         for target in targets {
-            judge(&target.name, &seen);
+            let judged = judge(&target.name, &seen);
+            events += judged.events;
+            reconnects += judged.reconnects;
         }
+        let streams = targets.len();
+        println!("| {client} | {streams} | {events}, each once | {reconnects} |");
     }
 }
 
@@ -148,13 +153,18 @@ fn is_connected(seen: &Seen) -> bool {
 /// None for what is not of a row.
 fn round_of(seen: &Seen) -> Option<String> {
     let event = seen.json();
-    event.get("channel").filter(|channel| **channel != Value::from("presence"))?;
+    event.get("channel").filter(|channel| *channel != "presence")?;
     let round = event.pointer(pointer(&seen.stream)).and_then(Value::as_str);
     Some(round.unwrap_or_else(|| panic!("no round in {event}")).to_owned())
 }
 
+struct Judged {
+    events: usize,
+    reconnects: usize,
+}
+
 /// Every round once, in order, under its own id; a break is a reconnect that resumes, and nothing else.
-fn judge(stream: &str, all: &[Seen]) {
+fn judge(stream: &str, all: &[Seen]) -> Judged {
     let own: Vec<_> = all.iter().filter(|seen| seen.stream == stream).collect();
     let messages: Vec<_> = own.iter().filter(|seen| seen.saw == Saw::Message).collect();
     let rounds: Vec<_> = messages.iter().filter_map(|seen| round_of(seen)).collect();
@@ -177,4 +187,5 @@ fn judge(stream: &str, all: &[Seen]) {
     assert!(resumed.len() >= 3, "{stream}: connected at first and after each break: {resumed:?}");
     assert_eq!(resumed.iter().filter(|resumed| !**resumed).count(), 1, "{stream}: {resumed:?}");
     assert!(!resumed[0], "{stream}: {resumed:?}");
+    Judged { events: rounds.len(), reconnects: resumed.len() - 1 }
 }
