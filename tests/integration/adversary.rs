@@ -7,6 +7,7 @@ mod page;
 mod parameters;
 mod requests;
 mod tenants;
+mod tickets;
 mod tokens;
 
 use std::net::SocketAddr;

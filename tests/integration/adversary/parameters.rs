@@ -135,6 +135,7 @@ async fn what_a_client_sends_comes_back_in_no_header_and_only_inside_json() {
                 "content-length",
                 "content-type",
                 "date",
+                "referrer-policy",
                 "vary",
                 "x-content-type-options",
             ];
