@@ -108,12 +108,14 @@ impl Story {
         let worker = self.running.take().expect("it runs");
         assert_eq!(worker.terminate().await.code(), Some(0));
         self.rounds(4..8).await;
+        await_failures(&mut watcher, targets, &mut seen).await;
         self.start().await;
         self.rounds(8..12).await;
         await_all(&mut watcher, targets, &mut seen, |seen| round_of(seen).as_deref() == Some("n11")).await;
 
         self.running.take().expect("it runs").kill().await;
         self.rounds(12..16).await;
+        await_failures(&mut watcher, targets, &mut seen).await;
         self.start().await;
         self.rounds(16..20).await;
         await_all(&mut watcher, targets, &mut seen, |seen| round_of(seen).as_deref() == Some("n19")).await;
@@ -128,6 +130,13 @@ impl Story {
     }
 }
 
+/// Reads until every stream has lost its connection and then tried again in vain, without giving up.
+async fn await_failures(watcher: &mut Watcher, targets: &[Target], all: &mut Vec<Seen>) {
+    for _ in 0..2 {
+        await_all(watcher, targets, all, |seen| seen.saw == Saw::Error).await;
+    }
+}
+
 /// Reads until every stream has seen what `last` recognises.
 async fn await_all(
     watcher: &mut Watcher,
@@ -139,7 +148,7 @@ async fn await_all(
     while !awaited.is_empty() {
         let seen = watcher.next().await;
         assert_ne!(seen.saw, Saw::Closed, "{seen:?} gave up, after {all:#?}");
-        if seen.saw == Saw::Message && last(&seen) {
+        if last(&seen) {
             awaited.remove(&seen.stream);
         }
         all.push(seen);
@@ -147,11 +156,14 @@ async fn await_all(
 }
 
 fn is_connected(seen: &Seen) -> bool {
-    seen.json()["type"] == "connected"
+    seen.saw == Saw::Message && seen.json()["type"] == "connected"
 }
 
 /// None for what is not of a row.
 fn round_of(seen: &Seen) -> Option<String> {
+    if seen.saw != Saw::Message {
+        return None;
+    }
     let event = seen.json();
     event.get("channel").filter(|channel| *channel != "presence")?;
     let round = event.pointer(pointer(&seen.stream)).and_then(Value::as_str);
