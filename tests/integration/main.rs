@@ -13,6 +13,7 @@
 mod admission;
 mod bench;
 mod canary;
+mod claims;
 mod columns;
 mod commands;
 mod drift;
@@ -34,6 +35,8 @@ mod revocation;
 mod roles;
 mod rows;
 mod schema;
+mod secrecy;
+mod sessions;
 mod setup;
 mod source;
 mod streams;
