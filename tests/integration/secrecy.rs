@@ -182,7 +182,7 @@ async fn probe(cookie: &'static str, environment: &[(&str, &str)], cookies: &[St
     assert!(
         statuses.iter().any(|status| status.contains("200")) && statuses.iter().any(|s| s.contains("401"))
     );
-    prober.check(&[JWT_SECRET, AUTHJS_SECRET, "hidden-in-the-url"]).await;
+    prober.check(&[JWT_SECRET, AUTHJS_SECRET, "hidden-old-one", "hidden-in-the-url"]).await;
 }
 
 #[tokio::test]

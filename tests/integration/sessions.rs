@@ -83,6 +83,9 @@ async fn a_session_in_the_database_opens_streams_until_it_ends() {
     assert_eq!(foreign.fetch(app.address).await.error().0, 403);
     let last = brief.rest().await.pop().expect("a farewell");
     assert_eq!(last.event_type().as_deref(), Some("token.expired"));
+    // The table is changed under the queries that were prepared.
+    app.sql("alter table sessions alter \"userId\" type varchar(99), add note text").await;
+    assert_eq!(status(&app, "sid=good-session").await, 200);
     // Nothing is cached: a session that is gone opens nothing more.
     app.sql("delete from sessions").await;
     assert_eq!(status(&app, "sid=good-session").await, 401);
