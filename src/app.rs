@@ -89,6 +89,8 @@ pub struct App {
     stop: signal::Sender<bool>,
     http: JoinHandle<()>,
     worker: JoinHandle<anyhow::Result<()>>,
+    /// Ends with it.
+    _beside: JoinSet<()>,
 }
 
 impl App {
@@ -106,8 +108,11 @@ impl App {
         let memberships = Arc::new(OnceLock::new());
         let emitter = Arc::new(OnceLock::new());
         let hub = Hub::new(Arc::clone(&journals));
+        let authenticator = Authenticator::new(&config.access)?.with_database(&dsn, &readiness);
+        let mut beside = JoinSet::new();
+        beside.spawn(authenticator.keep(readiness.clone()));
         let services = Services {
-            authenticator: Authenticator::new(&config.access)?,
+            authenticator,
             memberships: Arc::clone(&memberships),
             emitter: Arc::clone(&emitter),
             vocabulary: Vocabulary::new(catalog.channels(), catalog.tag_names(), &config.channels),
@@ -143,7 +148,7 @@ impl App {
             serving.await;
             drained.send_replace(true);
         });
-        Ok(Self { address, stop, http, worker })
+        Ok(Self { address, stop, http, worker, _beside: beside })
     }
 
     /// The address of `http.listen`, its port chosen when the configured one is 0.
@@ -182,7 +187,7 @@ struct Worker {
     config: Config,
     dsn: Dsn,
     memberships: Arc<OnceLock<Memberships>>,
-    emitter: Arc<OnceLock<Emitter>>,
+    emitter: Arc<OnceLock<Arc<Emitter>>>,
     hub: Arc<Hub>,
     journals: Arc<Journals>,
     visibility: Arc<Visibility>,
@@ -213,7 +218,8 @@ impl Worker {
         let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
-        let _ = emitter.set(Emitter::new(&dsn, Arc::clone(&prepared.compiled), true, readiness.clone()));
+        let emits = Emitter::new(&dsn, Arc::clone(&prepared.compiled), true, readiness.clone());
+        let _ = emitter.set(Arc::new(emits));
         let tables = watch::tables(&prepared.compiled, &prepared.mirror_specs, &prepared.schema);
         let read = tables.iter().map(|(table, _)| table.clone()).collect();
         let watch = Watch::new(&config, dsn.clone(), tables, readiness.clone(), metrics.clone());

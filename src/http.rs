@@ -19,6 +19,7 @@ mod delivery;
 mod descriptors;
 mod emit;
 mod endpoint;
+mod expiry;
 mod frames;
 mod keepalive;
 mod limits;
@@ -34,6 +35,7 @@ mod server;
 mod sink;
 mod state;
 mod stream_head;
+mod tickets;
 
 pub use address::InvalidNetwork;
 pub use endpoint::{InvalidPreset, NATIVE, Vocabulary};

@@ -70,7 +70,7 @@ pub(super) async fn emit(state: &State, request: Request) -> Response {
 async fn accept(state: &State, request: Request) -> Result<Answer, Refusal> {
     let (head, body) = request.into_parts();
     let query = Query::read(head.uri.query())?;
-    let principal = state.authenticate(&query, &head.headers)?;
+    let principal = state.authenticate(&query, &head.headers).await?;
     if !principal.has_scope(SCOPE) {
         return Err(NO_SCOPE);
     }
@@ -87,10 +87,12 @@ async fn accept(state: &State, request: Request) -> Result<Answer, Refusal> {
     if !may_emit(state, &principal, &emission.organization)? {
         return Err(NOT_YOURS);
     }
-    let emitter = state.emitter()?;
+    let emitter = Arc::clone(state.emitter()?);
     emitter.judge(&emission).map_err(|why| Refusal::bad_request(format!("type or only: {why}")))?;
     let key = key.map(|key| scoped(&principal.subject, &emission.organization, key));
-    let accepted = emitter.emit(emission, key).await?;
+    // A task of its own: what has begun is finished, also when the caller has gone, so that sessions stay bounded.
+    let emitting = tokio::spawn(async move { emitter.emit(&emission, key).await });
+    let accepted = emitting.await.unwrap_or(Err(EmitError::Unknown))?;
     let epoch = state.services.hub.journals().epoch();
     let position = accepted.after.map(|after| EventId::position(epoch, after).to_string());
     Ok(Answer { accepted: true, position })
@@ -98,6 +100,9 @@ async fn accept(state: &State, request: Request) -> Result<Answer, Refusal> {
 
 fn may_emit(state: &State, principal: &Principal, organization: &str) -> Result<bool, Refusal> {
     let memberships = state.memberships()?;
+    if !principal.may_ask_for(organization) {
+        return Ok(false);
+    }
     let names = |id: &Arc<str>| **id == *organization;
     if memberships.role_of(organization, principal).is_some()
         || principal.default_organization.as_ref().is_some_and(names)

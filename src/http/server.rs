@@ -83,7 +83,6 @@ impl Server {
             lobby: Lobby::new(shares.guests, config.limits.streams_per_address != 0),
             connections: Live::new(),
             streams: Live::new(),
-            cookie: config.access.cookie.clone(),
             max_staleness: config.access.max_staleness,
             max_age: config.replay.max_age,
             events_per_minute: config.limits.events_per_minute,
