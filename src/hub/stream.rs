@@ -155,7 +155,8 @@ impl Stream {
     /// Waits until there is something to send. Cancel-safe: a batch is returned or nothing has happened.
     pub async fn next(&mut self) -> Batch {
         loop {
-            let most = self.turn().await;
+            // On the heap: a stream that is not paced does not carry what one that is needs.
+            let most = if self.pace.is_some() { Box::pin(self.turn()).await } else { usize::MAX };
             match self.step(most) {
                 Step::Send(batch) => return batch,
                 Step::Again => tokio::task::yield_now().await,
@@ -177,15 +178,13 @@ impl Stream {
                 Ok(most) => return most,
                 Err(opens) => opens,
             };
-            // On the heap: what is not paced is not to carry a timer.
-            let opened = Box::pin(sleep_until(opens));
             tokio::select! {
                 // Who is interrupted is not asked again.
                 biased;
                 () = poll_fn(|context| self.membership.seat.poll_interrupted(context, |c| self.is_interrupted(c))) => {
                     return 1;
                 }
-                () = opened => {}
+                () = sleep_until(opens) => {}
             }
         }
         usize::MAX
