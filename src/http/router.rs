@@ -29,7 +29,7 @@ const MAX_TARGET: usize = 8 << 10;
 
 /// Paths that no preset can have.
 pub(super) const TAKEN: [&str; 8] =
-    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", tickets::PATH, emit::PATH];
+    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", emit::PATH, tickets::PATH];
 
 /// The paths of `http.listen`.
 pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router {
@@ -94,6 +94,10 @@ where
     get(handler).options(|| allow("GET, HEAD, OPTIONS"))
 }
 
+async fn allow(methods: &'static str) -> impl IntoResponse {
+    (StatusCode::NO_CONTENT, [(ALLOW, methods)])
+}
+
 fn emits(state: &Arc<State>) -> MethodRouter {
     let state = Arc::clone(state);
     let emit = move |request: Request| async move { emit::emit(&state, request).await };
@@ -104,10 +108,6 @@ fn emits(state: &Arc<State>) -> MethodRouter {
 async fn bounded(request: Request, next: Next) -> Response {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > MAX_TARGET { Refusal::URI_TOO_LONG.into_response() } else { next.run(request).await }
-}
-
-async fn allow(methods: &'static str) -> impl IntoResponse {
-    (StatusCode::NO_CONTENT, [(ALLOW, methods)])
 }
 
 /// What every answer says to browsers: it is of no other type than it says, and its URL, which may hold a token, is
