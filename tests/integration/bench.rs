@@ -7,6 +7,7 @@
 //! ```
 
 pub mod app;
+pub mod drain;
 pub mod http;
 pub mod process;
 pub mod proxy;

@@ -7,10 +7,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::bench::PATIENCE;
 use crate::bench::app::{Member, TestApp};
+use crate::bench::drain::Drains;
 use crate::bench::http::Request;
 use crate::bench::process::WorkerProcess;
+use crate::bench::{PATIENCE, eventually};
 
 /// More than one address may have open without a stream.
 const FLOOD: usize = 1100;
@@ -217,25 +218,12 @@ async fn a_quiet_organization_does_not_wait_while_a_noisy_ones_streams_catch_up(
         )
         .await;
     }
-    let mut readers = tokio::task::JoinSet::new();
-    for _ in 0..6 {
-        let request = Request::get(TestApp::target(&noisy, "&since=earliest")).bearer(&noisy.token);
-        let address = app.address;
-        readers.spawn(async move {
-            loop {
-                let (mut socket, head, _) = request.clone().send(address).await;
-                assert_eq!(head.status, 200);
-                let mut read = 0;
-                let mut buffer = vec![0; 1 << 18];
-                while read < 15 << 20 {
-                    read += socket.read(&mut buffer).await.expect("a stream");
-                }
-            }
-        });
-    }
+    let readers = Drains::start(worker.address, &noisy, "&since=earliest", 6, 15 << 20);
+    eventually("they read", || async { (readers.read() > 0).then_some(()) }).await;
+    let before = readers.read();
     let beside = longest(&app, &mut stream, 20).await;
-    assert!(readers.try_join_next().is_none(), "they are still reading");
-    readers.shutdown().await;
+    assert!(readers.read() > before, "they went on reading");
+    drop(readers);
     worker.kill().await;
     // Loose, since the machine may be anybody's: the measurement has the figure.
     assert!(beside < 50 * alone + std::time::Duration::from_secs(10), "{beside:?} beside, {alone:?} alone");
