@@ -11,8 +11,10 @@
 #![allow(unreachable_pub, reason = "nothing is outside of this binary")]
 
 mod admission;
+mod adversary;
 mod bench;
 mod canary;
+mod clients;
 mod columns;
 mod commands;
 mod drift;
@@ -21,6 +23,7 @@ mod failures;
 mod faults;
 mod forms;
 mod golden;
+mod half_open;
 mod isolation;
 mod limits;
 mod measure;
@@ -31,6 +34,7 @@ mod mistakes;
 mod names;
 mod order;
 mod pacing;
+mod proxies;
 mod requests;
 mod restart;
 mod revocation;
