@@ -34,9 +34,6 @@ const FRAME_LINES: usize = 3;
 /// Lines of a notice's frame, which has no id.
 const NOTICE_LINES: usize = 2;
 
-/// Bytes of a batch that takes as long to write as many small ones.
-const LARGE_BATCH: usize = 64 << 10;
-
 /// A day: what a stream waits before it comes back that was evicted, or closed on purpose.
 const STAY_AWAY_MILLIS: u64 = 86_400_000;
 
@@ -162,12 +159,7 @@ impl Delivery {
             }
             Batch::End(reason) => return self.on_end(reason).await.map(Some),
         };
-        let large = frames.iter().map(Bytes::len).sum::<usize>() >= LARGE_BATCH;
         self.write(frames).await?;
-        if large {
-            // Who has much to catch up with writes as fast as the kernel copies: others have a turn in between.
-            tokio::task::yield_now().await;
-        }
         Ok(None)
     }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod client;
 mod control;
+mod downgrade;
 mod expiry;
 mod lifecycle;
 mod presence;

@@ -11,8 +11,11 @@
 #![allow(unreachable_pub, reason = "nothing is outside of this binary")]
 
 mod admission;
+mod adversary;
 mod bench;
 mod canary;
+mod claims;
+mod clients;
 mod columns;
 mod commands;
 mod control;
@@ -22,6 +25,7 @@ mod failures;
 mod faults;
 mod forms;
 mod golden;
+mod half_open;
 mod isolation;
 mod limits;
 mod measure;
@@ -33,12 +37,15 @@ mod names;
 mod order;
 mod pacing;
 mod presence;
+mod proxies;
 mod requests;
 mod restart;
 mod revocation;
 mod roles;
 mod rows;
 mod schema;
+mod secrecy;
+mod sessions;
 mod setup;
 mod source;
 mod stats;
