@@ -177,14 +177,7 @@ impl Judged {
             },
             online,
         );
-        Ok(Admitted {
-            first,
-            stream,
-            expiry,
-            keepalive: self.parameters.keepalive,
-            permit,
-            registered,
-        })
+        Ok(Admitted { first, stream, expiry, keepalive: self.parameters.keepalive, permit, registered })
     }
 }
 
