@@ -1,6 +1,5 @@
 //! What is where.
 
-use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -95,8 +94,8 @@ where
     get(handler).options(|| allow("GET, HEAD, OPTIONS"))
 }
 
-fn allow(methods: &'static str) -> Ready<impl IntoResponse> {
-    ready((StatusCode::NO_CONTENT, [(ALLOW, methods)]))
+fn allow(methods: &'static str) -> impl Future<Output = impl IntoResponse> + Send {
+    std::future::ready((StatusCode::NO_CONTENT, [(ALLOW, methods)]))
 }
 
 fn emits(state: &Arc<State>) -> MethodRouter {

@@ -58,7 +58,9 @@ impl Sink {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let given_up = progress + state.http.write_timeout;
-                    if let Wait::Ended = self.writable(state, given_up, expiry, stream).await? {
+                    // Apart: few streams are stuck at a time, and those that are not need no room for it.
+                    let writable = Box::pin(self.writable(state, given_up, expiry, stream));
+                    if let Wait::Ended = writable.await? {
                         rest.cut();
                         stream = None;
                     }

@@ -11,9 +11,11 @@
 #![allow(unreachable_pub, reason = "nothing is outside of this binary")]
 
 mod admission;
+mod adversary;
 mod bench;
 mod canary;
 mod claims;
+mod clients;
 mod columns;
 mod commands;
 mod drift;
@@ -22,6 +24,7 @@ mod failures;
 mod faults;
 mod forms;
 mod golden;
+mod half_open;
 mod isolation;
 mod limits;
 mod measure;
@@ -32,6 +35,7 @@ mod mistakes;
 mod names;
 mod order;
 mod pacing;
+mod proxies;
 mod requests;
 mod restart;
 mod revocation;
