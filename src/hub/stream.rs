@@ -178,6 +178,12 @@ impl Stream {
             }
             // On the heap: a stream that is not paced does not carry what one that is needs.
             let most = if self.pace.is_some() { Box::pin(self.turn()).await } else { usize::MAX };
+            if most == 0 {
+                match self.take_notices() {
+                    Some(batch) => return batch,
+                    None => continue,
+                }
+            }
             match self.step(most) {
                 Step::Send(batch) => {
                     self.gave_frames = matches!(batch, Batch::Frames(_));
@@ -233,8 +239,8 @@ impl Stream {
         poll_fn(|context| self.membership.seat.poll_ended(context)).await
     }
 
-    /// Waits for the stream's turn to send, or for what does not wait for it: its end, a new history. How many frames
-    /// may be sent.
+    /// Waits for the stream's turn to send, or for what does not wait for it: its end, a new history, notices. How many
+    /// frames may be sent; 0: none, and notices may wait.
     async fn turn(&mut self) -> usize {
         while let Some(pace) = &mut self.pace {
             let opens = match pace.allows(tokio::time::Instant::now()) {
@@ -245,7 +251,8 @@ impl Stream {
                 // Who is interrupted is not asked again.
                 biased;
                 () = poll_fn(|context| self.membership.seat.poll_interrupted(context, |c| self.is_interrupted(c))) => {
-                    return 1;
+                    let control = self.membership.seat.control();
+                    return usize::from(self.is_interrupted(&control));
                 }
                 () = sleep_until(opens) => {}
             }
