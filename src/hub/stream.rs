@@ -21,6 +21,10 @@ use crate::catalog::event::{Epoch, EventId, OrganizationId, SyncReason};
 use crate::journal::{Place, Snapshot};
 use crate::postgres::Lsn;
 
+/// Bytes of a batch that takes as long to write as many small ones. Who has much to catch up with would write as fast
+/// as the kernel copies.
+const MUCH: usize = 64 * 1024;
+
 /// What a stream sends next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Batch {
@@ -44,6 +48,8 @@ pub struct Stream {
     after: Place,
     /// There may be more after `after` whether or not the seat is marked.
     behind: bool,
+    /// The last batch was a large one: others have a turn before the next.
+    gave_much: bool,
     resumed: bool,
     /// What it must be told before anything else; it goes on after `after`.
     sync: Option<SyncReason>,
@@ -77,6 +83,7 @@ impl Stream {
             epoch: placement.view.epoch,
             after: placement.after,
             behind: true,
+            gave_much: false,
             resumed: placement.resumed,
             sync: placement.sync,
             carried: placement.after,
@@ -154,8 +161,12 @@ impl Stream {
 
     /// Waits until there is something to send. Cancel-safe: a batch is returned or nothing has happened.
     pub async fn next(&mut self) -> Batch {
+        if std::mem::take(&mut self.gave_much) {
+            tokio::task::yield_now().await;
+        }
         loop {
-            let most = self.turn().await;
+            // On the heap: a stream that is not paced does not carry what one that is needs.
+            let most = if self.pace.is_some() { Box::pin(self.turn()).await } else { usize::MAX };
             match self.step(most) {
                 Step::Send(batch) => return batch,
                 Step::Again => tokio::task::yield_now().await,
@@ -177,15 +188,13 @@ impl Stream {
                 Ok(most) => return most,
                 Err(opens) => opens,
             };
-            // On the heap: what is not paced is not to carry a timer.
-            let opened = Box::pin(sleep_until(opens));
             tokio::select! {
                 // Who is interrupted is not asked again.
                 biased;
                 () = poll_fn(|context| self.membership.seat.poll_interrupted(context, |c| self.is_interrupted(c))) => {
                     return 1;
                 }
-                () = opened => {}
+                () = sleep_until(opens) => {}
             }
         }
         usize::MAX
@@ -262,6 +271,7 @@ impl Stream {
         }
         if let Some(place) = selected.last_frame {
             self.carry(place);
+            self.gave_much = selected.frames.iter().map(Bytes::len).sum::<usize>() >= MUCH;
             if let Some(pace) = &mut self.pace {
                 pace.sent(tokio::time::Instant::now(), selected.count, self.after, end);
             }

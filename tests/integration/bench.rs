@@ -8,6 +8,7 @@
 //! ```
 
 pub mod app;
+pub mod drain;
 pub mod front;
 pub mod http;
 pub mod page;
