@@ -9,6 +9,8 @@
 
 pub mod authenticator;
 pub mod credential;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keys;
 pub mod memberships;
 pub mod origin;

@@ -9,6 +9,8 @@
 
 mod check;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keys;
 mod layer;
 mod load;

@@ -17,6 +17,8 @@ mod cors;
 mod delivery;
 mod endpoint;
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keepalive;
 mod limits;
 mod live;

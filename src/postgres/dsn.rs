@@ -11,6 +11,8 @@
 //! system's authorities where there is none. No text that this module makes holds a password or a part of one.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keywords;
 mod settings;
 mod sqlx;
