@@ -88,6 +88,8 @@ pub struct App {
     stop: signal::Sender<bool>,
     http: JoinHandle<()>,
     worker: JoinHandle<anyhow::Result<()>>,
+    /// Ends with it.
+    _beside: JoinSet<()>,
 }
 
 impl App {
@@ -104,8 +106,11 @@ impl App {
         let visibility = Arc::new(Visibility::new(dsn.clone()));
         let memberships = Arc::new(OnceLock::new());
         let hub = Hub::new(Arc::clone(&journals));
+        let authenticator = Authenticator::new(&config.access)?.with_database(&dsn, &readiness);
+        let mut beside = JoinSet::new();
+        beside.spawn(authenticator.keep(readiness.clone()));
         let services = Services {
-            authenticator: Authenticator::new(&config.access)?,
+            authenticator,
             memberships: Arc::clone(&memberships),
             vocabulary: Vocabulary::new(catalog.channels(), catalog.tag_names(), &config.channels),
             hub: Arc::clone(&hub),
@@ -130,7 +135,7 @@ impl App {
             serving.await;
             drained.send_replace(true);
         });
-        Ok(Self { address, stop, http, worker })
+        Ok(Self { address, stop, http, worker, _beside: beside })
     }
 
     /// The address of `http.listen`, its port chosen when the configured one is 0.
@@ -240,7 +245,7 @@ async fn keep_visible(visibility: Arc<Visibility>, journals: Arc<Journals>) {
     loop {
         rounds.tick().await;
         let generation = journals.view().generation;
-        let visible = visibility.visible_position().await;
+        let visible = visibility.visible().await.position;
         // One of another history says nothing about this one.
         if journals.view().generation == generation {
             journals.set_visible(visible);

@@ -8,7 +8,7 @@
 //! for. They are compiled for tests and under a fuzzer (`--cfg fuzzing`), never into the product. docs/fuzzing.md says
 //! what each asserts, and how to run them.
 
-pub use crate::access::fuzzing::{credentials, tokens};
+pub use crate::access::fuzzing::{credentials, key_sets, tokens};
 pub use crate::catalog::fuzzing::{catalogs, changes, emitted, expressions, ids, values};
 pub use crate::cli::fuzzing::event_streams;
 pub use crate::config::fuzzing::settings;
@@ -20,7 +20,7 @@ pub use crate::source::fuzzing::{spools, transactions};
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names that their files in `fuzz/` have.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 21] = [
     ("addresses", addresses),
     ("answers", answers),
     ("authentication", authentication),
@@ -33,6 +33,7 @@ pub const TARGETS: [(&str, Target); 20] = [
     ("expressions", expressions),
     ("frames", frames),
     ("ids", ids),
+    ("key_sets", key_sets),
     ("passfiles", passfiles),
     ("pgoutput", pgoutput),
     ("requests", requests),

@@ -50,7 +50,8 @@ pub fn authentication(data: &[u8]) {
         Err(error) => assert!(!format!("{error} {error:?}").contains(PASSWORD)),
     }
     let plainly = memmem::find(&said, PASSWORD.as_bytes()).is_some();
-    assert!(!plainly || (memmem::find(script, CLEARTEXT).is_some() && !bound), "the password was sent");
+    let heard: Vec<u8> = script.iter().copied().filter(|byte| *byte != WAIT).collect();
+    assert!(!plainly || (memmem::find(&heard, CLEARTEXT).is_some() && !bound), "the password was sent");
 }
 
 /// What the client said meanwhile.
