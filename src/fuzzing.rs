@@ -12,7 +12,7 @@ pub use crate::access::fuzzing::{credentials, key_sets, tokens};
 pub use crate::catalog::fuzzing::{catalogs, changes, emitted, expressions, ids, values};
 pub use crate::cli::fuzzing::event_streams;
 pub use crate::config::fuzzing::settings;
-pub use crate::http::fuzzing::{addresses, requests};
+pub use crate::http::fuzzing::{addresses, emissions, requests};
 pub use crate::postgres::fuzzing::{answers, authentication, dsns, frames, passfiles, pgoutput};
 pub use crate::source::fuzzing::{spools, transactions};
 
@@ -20,7 +20,7 @@ pub use crate::source::fuzzing::{spools, transactions};
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names that their files in `fuzz/` have.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: [(&str, Target); 22] = [
     ("addresses", addresses),
     ("answers", answers),
     ("authentication", authentication),
@@ -28,6 +28,7 @@ pub const TARGETS: [(&str, Target); 21] = [
     ("changes", changes),
     ("credentials", credentials),
     ("dsns", dsns),
+    ("emissions", emissions),
     ("emitted", emitted),
     ("event_streams", event_streams),
     ("expressions", expressions),

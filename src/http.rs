@@ -10,11 +10,14 @@
 
 mod address;
 mod admission;
+mod body;
 mod clock;
 mod connection;
 mod console;
 mod cors;
 mod delivery;
+mod descriptors;
+mod emit;
 mod endpoint;
 mod expiry;
 mod frames;
@@ -23,7 +26,9 @@ pub(crate) mod fuzzing;
 mod keepalive;
 mod limits;
 mod live;
+mod lobby;
 mod parameters;
+mod places;
 mod probes;
 mod query;
 mod refusal;

@@ -13,6 +13,8 @@ use crate::access::fuzzing::headers;
 use crate::catalog::is_name;
 use crate::config::{Channels, Keepalive, Preset};
 
+pub use super::emit::fuzzing::emissions;
+
 const SECRET: &str = "the-token-of-the-fuzzer";
 
 /// Any query on the first line, any headers on those after it. It is refused, or asks for what its endpoint has; a
