@@ -14,6 +14,7 @@
 mod canary;
 mod epoch;
 mod housekeeping;
+mod judge;
 mod pipeline;
 mod prepare;
 mod watch;
@@ -40,6 +41,7 @@ use crate::source::{Visibility, WalSource};
 use crate::telemetry::{Freshness, Metrics, Readiness};
 use canary::{Canary, Keeper};
 use housekeeping::Housekeeping;
+use judge::Judge;
 use pipeline::{Parts, Pipeline};
 use watch::Watch;
 
@@ -86,6 +88,8 @@ pub struct App {
     stop: signal::Sender<bool>,
     http: JoinHandle<()>,
     worker: JoinHandle<anyhow::Result<()>>,
+    /// Ends with it.
+    _beside: JoinSet<()>,
 }
 
 impl App {
@@ -102,8 +106,11 @@ impl App {
         let visibility = Arc::new(Visibility::new(dsn.clone()));
         let memberships = Arc::new(OnceLock::new());
         let hub = Hub::new(Arc::clone(&journals));
+        let authenticator = Authenticator::new(&config.access)?.with_database(&dsn, &readiness);
+        let mut beside = JoinSet::new();
+        beside.spawn(authenticator.keep(readiness.clone()));
         let services = Services {
-            authenticator: Authenticator::new(&config.access)?,
+            authenticator,
             memberships: Arc::clone(&memberships),
             vocabulary: Vocabulary::new(catalog.channels(), catalog.tag_names(), &config.channels),
             hub: Arc::clone(&hub),
@@ -128,7 +135,7 @@ impl App {
             serving.await;
             drained.send_replace(true);
         });
-        Ok(Self { address, stop, http, worker })
+        Ok(Self { address, stop, http, worker, _beside: beside })
     }
 
     /// The address of `http.listen`, its port chosen when the configured one is 0.
@@ -210,8 +217,7 @@ impl Worker {
         let parts = Parts {
             source: WalSource::new(&config.source, &config.replay, dsn.clone()).of_tables(read),
             signals: watch.signals(),
-            hub,
-            memberships,
+            judge: Judge::new(hub, memberships),
             dsn,
             mirror,
             mapper,
@@ -239,7 +245,7 @@ async fn keep_visible(visibility: Arc<Visibility>, journals: Arc<Journals>) {
     loop {
         rounds.tick().await;
         let generation = journals.view().generation;
-        let visible = visibility.visible_position().await;
+        let visible = visibility.visible().await.position;
         // One of another history says nothing about this one.
         if journals.view().generation == generation {
             journals.set_visible(visible);

@@ -16,6 +16,7 @@ mod console;
 mod cors;
 mod delivery;
 mod endpoint;
+mod expiry;
 mod frames;
 mod keepalive;
 mod limits;
@@ -29,6 +30,7 @@ mod server;
 mod sink;
 mod state;
 mod stream_head;
+mod tickets;
 
 pub use address::InvalidNetwork;
 pub use endpoint::{InvalidPreset, NATIVE, Vocabulary};

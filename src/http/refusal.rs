@@ -52,6 +52,13 @@ impl Refusal {
         Self::fixed(StatusCode::FORBIDDEN, "forbidden", "you may not read this, or it does not exist");
     pub(super) const ORIGIN: Self =
         Self::fixed(StatusCode::FORBIDDEN, "origin_not_allowed", "a cookie does not count from this origin");
+    pub(super) const NOT_JSON: Self = Self::fixed(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        "the body has to be JSON: Content-Type: application/json",
+    );
+    pub(super) const TOO_MANY_TICKETS: Self =
+        Self::fixed(StatusCode::TOO_MANY_REQUESTS, "too_many_tickets", "you have asked for too many tickets");
     pub(super) const INTERNAL: Self =
         Self::fixed(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this should not have happened");
 
@@ -125,6 +132,9 @@ impl From<TokenError> for Refusal {
         match error {
             TokenError::Expired => {
                 Self::fixed(StatusCode::UNAUTHORIZED, "token_expired", "the token has expired")
+            }
+            TokenError::Unavailable(_) => {
+                Self::transient("credentials", "the worker can't judge credentials of this kind now")
             }
             // What is wrong with a token helps only who forges one.
             _ => Self::fixed(StatusCode::UNAUTHORIZED, "invalid_token", "the token is not valid"),

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::Response;
-use axum::routing::{MethodRouter, get};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Router, middleware::Next};
-use http::header::{ALLOW, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::admission;
@@ -20,10 +20,12 @@ use super::probes;
 use super::refusal::Refusal;
 use super::state::State;
 use super::stream_head;
+use super::tickets;
 use crate::telemetry::metrics::Outcome;
 
 /// Paths that no preset can have.
-pub(super) const TAKEN: [&str; 6] = ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics"];
+pub(super) const TAKEN: [&str; 7] =
+    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", tickets::PATH];
 
 /// The paths of `http.listen`.
 pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router {
@@ -41,6 +43,11 @@ pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router 
         };
         router = router.route(&path, readable(open));
     }
+    let router = router.merge(
+        Router::new()
+            .route(tickets::PATH, post(tickets::mint).options(|| allow("POST, OPTIONS")))
+            .with_state(Arc::clone(state)),
+    );
     finished(router).layer(from_fn_with_state(Arc::clone(&state.origins), cors::layer))
 }
 
@@ -68,7 +75,7 @@ fn finished(router: Router) -> Router {
     router
         .fallback(|| async { Refusal::NOT_FOUND })
         .method_not_allowed_fallback(|| async { Refusal::METHOD_NOT_ALLOWED })
-        .layer(from_fn(no_sniffing))
+        .layer(from_fn(hardened))
 }
 
 /// GET and HEAD by the handler, OPTIONS by what is allowed.
@@ -78,12 +85,19 @@ where
     T: 'static,
     S: Clone + Send + Sync + 'static,
 {
-    get(handler).options(|| async { (StatusCode::NO_CONTENT, [(ALLOW, "GET, HEAD, OPTIONS")]) })
+    get(handler).options(|| allow("GET, HEAD, OPTIONS"))
 }
 
-async fn no_sniffing(request: Request, next: Next) -> Response {
+async fn allow(methods: &'static str) -> impl IntoResponse {
+    (StatusCode::NO_CONTENT, [(ALLOW, methods)])
+}
+
+/// What every answer says to browsers: it is of no other type than it says, and its URL, which may hold a token, is
+/// nobody else's business.
+async fn hardened(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }
 
@@ -104,7 +118,7 @@ async fn open(
     endpoint: &Endpoint,
     request: &http::request::Parts,
 ) -> Result<Response, Refusal> {
-    let judged = admission::judge(state, endpoint, request)?;
+    let judged = admission::judge(state, endpoint, request).await?;
     if request.method == Method::HEAD {
         return Ok(stream_head::response());
     }

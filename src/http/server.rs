@@ -82,7 +82,6 @@ impl Server {
             phase: watch::Sender::new(Phase::Serving),
             connections: Live::new(),
             streams: Live::new(),
-            cookie: config.access.cookie.clone(),
             max_staleness: config.access.max_staleness,
             max_age: config.replay.max_age,
             stream_limits: hub::Limits {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::sync::watch;
@@ -15,24 +15,23 @@ use super::limits::Limits;
 use super::live::Live;
 use super::query::Query;
 use super::refusal::Refusal;
-use crate::access::{Authenticator, Credential, Memberships, Origins, Principal};
+use crate::access::{Authenticator, Claim, Credential, Memberships, Origins, Principal, TokenError};
 use crate::config;
 use crate::hub::{self, Hub};
-use crate::postgres::Lsn;
 use crate::source;
 use crate::telemetry::{Freshness, Metrics, Readiness, State as Standing};
 
-/// Tells the position all of whose commits a new snapshot of the database sees.
+/// Tells the position all of whose commits a new snapshot of the database sees, and whether the worker is behind.
 ///
 /// Decoding runs ahead of visibility: a stream that starts "now" starts there, so that who connects and then reads
 /// the database misses nothing. An older position is right too.
 pub trait Visibility: Send + Sync {
-    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>>;
+    fn visible(&self) -> Pin<Box<dyn Future<Output = source::Visible> + Send + '_>>;
 }
 
 impl Visibility for source::Visibility {
-    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>> {
-        Box::pin(self.visible_position())
+    fn visible(&self) -> Pin<Box<dyn Future<Output = source::Visible> + Send + '_>> {
+        Box::pin(self.visible())
     }
 }
 
@@ -70,7 +69,6 @@ pub(super) struct State {
     pub(super) phase: watch::Sender<Phase>,
     pub(super) connections: Live,
     pub(super) streams: Live,
-    pub(super) cookie: Option<String>,
     pub(super) max_staleness: Duration,
     /// How long an event can be replayed, at most.
     pub(super) max_age: Duration,
@@ -79,15 +77,47 @@ pub(super) struct State {
 
 impl State {
     /// Who asks.
-    pub(super) fn authenticate(&self, query: &Query, headers: &HeaderMap) -> Result<Principal, Refusal> {
+    pub(super) async fn authenticate(
+        &self,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> Result<Principal, Refusal> {
+        let credential = self.credential(query, headers)?;
+        let principal = self.services.authenticator.judge(&credential).await;
+        let principal = principal.inspect_err(|error| refused(&credential, error))?;
+        self.check_origin(&credential, headers)?;
+        Ok(principal)
+    }
+
+    /// Who asks for a stream; a ticket is to be redeemed before it opens.
+    pub(super) async fn authenticate_for_stream(
+        &self,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> Result<(Principal, Option<Claim>), Refusal> {
+        let credential = self.credential(query, headers)?;
+        let judged = self.services.authenticator.judge_for_stream(&credential).await;
+        let judged = judged.inspect_err(|error| refused(&credential, error))?;
+        self.check_origin(&credential, headers)?;
+        Ok(judged)
+    }
+
+    fn credential<'a>(&self, query: &'a Query, headers: &'a HeaderMap) -> Result<Credential<'a>, Refusal> {
         let (ticket, token) = (query.scalar("ticket")?, query.scalar("token")?);
-        let credential = Credential::choose(headers, ticket, token, self.cookie.as_deref())?;
-        let principal = self.services.authenticator.authenticate(credential.token(), SystemTime::now());
-        let principal = principal.inspect_err(|error| tracing::debug!(%error, "token refused"))?;
+        Ok(self.services.authenticator.choose(headers, ticket, token)?)
+    }
+
+    fn check_origin(&self, credential: &Credential<'_>, headers: &HeaderMap) -> Result<(), Refusal> {
         if credential.is_ambient() && !self.origins.admits_ambient(headers) {
             return Err(Refusal::ORIGIN);
         }
-        Ok(principal)
+        Ok(())
+    }
+
+    /// Of whom a token speaks, whatever carried it.
+    pub(super) async fn authenticate_token(&self, token: &str) -> Result<Principal, Refusal> {
+        let principal = self.services.authenticator.authenticate(token).await;
+        Ok(principal.inspect_err(|error| tracing::debug!(%error, "token refused"))?)
     }
 
     pub(super) fn memberships(&self) -> Result<&Memberships, Refusal> {
@@ -113,6 +143,10 @@ impl State {
             Standing::Ready | Standing::Degraded | Standing::SourceDown => Ok(()),
         }
     }
+}
+
+fn refused(credential: &Credential<'_>, error: &TokenError) {
+    tracing::debug!(?credential, %error, "credential refused");
 }
 
 const STARTING: Refusal = Refusal::transient("starting", "the worker is starting");

@@ -30,6 +30,7 @@ mod names;
 mod order;
 mod requests;
 mod restart;
+mod revocation;
 mod roles;
 mod rows;
 mod schema;

@@ -14,7 +14,7 @@ fn json(status: &str, extra: &str, code: &str, message: &str) -> String {
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n{extra}\
-         x-content-type-options: nosniff\r\nvary: origin\r\ncontent-length: {length}\r\nconnection: close\r\n\
+         x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\nvary: origin\r\ncontent-length: {length}\r\nconnection: close\r\n\
          date: D\r\n\r\n{body}"
     )
 }
@@ -84,7 +84,7 @@ async fn a_wrong_request_names_the_parameter() {
 async fn unknown_paths_and_methods_are_json_too() {
     let bench = Bench::new().await;
     let missing = json("404 Not Found", "", "not_found", "there is nothing at this path");
-    assert_eq!(bench.ask("GET", "/api/realtime/tickets", &[]).await, missing);
+    assert_eq!(bench.ask("GET", "/api/realtime/none", &[]).await, missing);
     assert_eq!(bench.ask("DELETE", "/api/realtime/stream/1", &[]).await, missing);
     let method =
         json("405 Method Not Allowed", "", "method_not_allowed", "this path does not take this method");
@@ -176,7 +176,7 @@ async fn listed_origins_may_read_errors_too_and_others_nothing() {
     assert_eq!(
         bench.ask("OPTIONS", STREAM, &[listed[0], ("access-control-request-method", "GET")]).await,
         format!(
-            "HTTP/1.1 204 No Content\r\nallow: GET, HEAD, OPTIONS\r\nx-content-type-options: nosniff\r\n{cors}\
+            "HTTP/1.1 204 No Content\r\nallow: GET, HEAD, OPTIONS\r\nx-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n{cors}\
              access-control-allow-methods: GET, HEAD, OPTIONS\r\n\
              access-control-allow-headers: authorization, cache-control, content-type, last-event-id\r\n\
              access-control-max-age: 600\r\nconnection: close\r\ndate: D\r\n\r\n"

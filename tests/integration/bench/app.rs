@@ -192,16 +192,7 @@ impl TestApp {
              commit"
         ))
         .await;
-        let member = Member { organization: organization.to_owned(), token: token_with(user, json!({})) };
-        eventually("the membership is known", || async {
-            let mut stream = self.connect(&member, "").await;
-            if stream.head.status != 200 {
-                return None;
-            }
-            stream.data().await.event_type().filter(|first| first == "connected")
-        })
-        .await;
-        member
+        Member { organization: organization.to_owned(), token: token_with(user, json!({})) }
     }
 
     /// The native path's target for a member, with more parameters (`&channel=…`).
@@ -217,13 +208,17 @@ impl TestApp {
         Stream::open(self.address, request).await
     }
 
-    /// Opens a stream on the native path and reads its `connected`.
+    /// Opens a stream on the native path and reads its `connected`; told to come again, it does.
     pub async fn open(&self, member: &Member, parameters: &str) -> Stream {
-        let mut stream = self.connect(member, parameters).await;
-        assert_eq!(stream.head.status, 200, "{:?}", stream.head);
-        let first = stream.data().await;
-        assert_eq!(first.event_type().as_deref(), Some("connected"), "{}", first.raw);
-        stream
+        eventually("a stream is let in", || async {
+            let mut stream = self.connect(member, parameters).await;
+            assert_eq!(stream.head.status, 200, "{:?}", stream.head);
+            let first = stream.frame().await?;
+            first.data.as_ref()?;
+            assert_eq!(first.event_type().as_deref(), Some("connected"), "{}", first.raw);
+            Some(stream)
+        })
+        .await
     }
 
     pub async fn get(&self, target: &str) -> Response {
