@@ -77,7 +77,7 @@ fn marker(bytes: &[u8]) -> Read {
         loop {
             match bytes.get(at) {
                 Some(digit @ b'0'..=b'9') => {
-                    *number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'))
+                    *number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
                 }
                 Some(b'#') if at > first => break,
                 Some(_) => return Read::No,

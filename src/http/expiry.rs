@@ -32,6 +32,11 @@ impl Expiry {
         Arc::new(Self { at: AtomicU64::new(at), moved: Notify::new() })
     }
 
+    /// Seconds since 1970.
+    pub(super) fn at(&self) -> u64 {
+        self.at.load(Ordering::Acquire)
+    }
+
     fn set(&self, at: u64) {
         self.at.store(at, Ordering::Release);
         self.moved.notify_one();
@@ -40,7 +45,7 @@ impl Expiry {
     /// How long the token is still good; at most a day, after which one has to ask again.
     pub(super) fn remaining(&self) -> Duration {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Duration::from_secs(self.at.load(Ordering::Acquire)).saturating_sub(now).min(FAR)
+        Duration::from_secs(self.at()).saturating_sub(now).min(FAR)
     }
 
     /// The moment until which [`remaining`](Self::remaining) lasts.
@@ -48,7 +53,8 @@ impl Expiry {
         Instant::now() + self.remaining()
     }
 
-    /// Waits until it is moved; a move that nobody waited for counts. For one waiter: the stream.
+    /// Waits until it is moved; a move that nobody waited for counts. For one waiter: the stream, while its socket
+    /// takes nothing.
     pub(super) async fn moved(&self) {
         self.moved.notified().await;
     }
@@ -75,5 +81,6 @@ pub(super) async fn renew(
         stream.set_role(membership.role);
     }
     expiry.set(principal.expires_at);
+    stream.wake();
     Ok(())
 }

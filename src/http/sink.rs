@@ -46,19 +46,21 @@ impl Sink {
     ) -> Result<(), End> {
         let metrics = &state.services.metrics;
         let mut rest = Rest { frames, first: 0, written: 0 };
-        let mut progress = Instant::now();
+        // Since when it has been taking nothing.
+        let mut stuck = None;
         while let Some(pieces) = rest.pieces() {
             match write_some(&self.socket, pieces, rest.written) {
                 Ok(written) => {
                     metrics.writes.inc();
                     metrics.bytes_written.inc_by(u64::try_from(written).unwrap_or(u64::MAX));
-                    progress = Instant::now();
+                    stuck = None;
                     rest.advance(written);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let given_up = progress + state.http.write_timeout;
-                    if let Wait::Ended = self.writable(state, given_up, expiry, stream).await? {
+                    let given_up = *stuck.get_or_insert_with(Instant::now) + state.http.write_timeout;
+                    // In a place of its own: a stream that waits for nothing but events does not pay for it.
+                    if let Wait::Ended = Box::pin(self.writable(state, given_up, expiry, stream)).await? {
                         rest.cut();
                         stream = None;
                     }
@@ -66,7 +68,7 @@ impl Sink {
                 Err(error) => return Err(broken(&error)),
             }
         }
-        self.last_write = progress;
+        self.last_write = Instant::now();
         Ok(())
     }
 

@@ -4,8 +4,10 @@
 //! A stream that has read all and is not marked stands, for whoever asks, at the head: what was published since does
 //! not concern it, and is never read.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -143,11 +145,31 @@ impl Stream {
 
     /// Waits until there is something to send. Cancel-safe: a batch is returned or nothing has happened.
     pub async fn next(&mut self) -> Batch {
+        match self.next_unless(|| None::<Infallible>).await {
+            Ok(batch) => batch,
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`next`](Self::next), unless `signal` has something that goes first. It is asked before each batch, and
+    /// whenever the stream is woken ([`Hub::wake_all`], [`StreamHandle::wake`]): who changes what it looks at wakes the
+    /// stream after. So whatever concerns a stream comes to its task by one waker.
+    pub async fn next_unless<T>(&mut self, signal: impl Fn() -> Option<T>) -> Result<Batch, T> {
         loop {
+            if let Some(signal) = signal() {
+                return Err(signal);
+            }
             match self.step() {
-                Step::Send(batch) => return batch,
+                Step::Send(batch) => return Ok(batch),
                 Step::Again => tokio::task::yield_now().await,
-                Step::Wait => poll_fn(|context| self.membership.seat.poll_marked(context)).await,
+                Step::Wait => {
+                    poll_fn(|context| {
+                        // The waker is there before the signal is looked at: a later one finds it.
+                        let marked = self.membership.seat.poll_marked(context);
+                        if signal().is_some() { Poll::Ready(()) } else { marked }
+                    })
+                    .await;
+                }
             }
         }
     }

@@ -26,6 +26,7 @@ pub async fn run(world: &World, scale: Scale, report: &mut Report) -> anyhow::Re
     report.round = 0;
     let database = world.database(|_| {}).await?;
     database.set_up().await?;
+    let worker = database.worker(&[]).await?;
     let most = scale.flat;
     let steps = |from: u64, upto: u64| {
         std::iter::successors(Some(from), |n| Some(n * 10)).take_while(move |n| *n <= upto)
@@ -36,22 +37,23 @@ pub async fn run(world: &World, scale: Scale, report: &mut Report) -> anyhow::Re
     for size in steps(1, most * 10) {
         // Small transactions cost the writer more than the worker: fewer of them tell as much.
         let changes = if size == 1 { most / 5 } else { most.max(size) };
-        series.points.push((size, spread(&database, changes, size, 1).await?));
+        series.points.push((size, cost(&database, &worker, changes, size, 1).await?));
     }
     all.push(series);
 
     let mut series = Series { name: "organizations", points: Vec::new() };
     for count in steps(1, most / 10) {
         database.organizations(count as usize).await?;
-        series.points.push((count, spread(&database, most, 100, count).await?));
+        series.points.push((count, cost(&database, &worker, most, 100, count).await?));
     }
     all.push(series);
 
     let mut series = Series { name: "streams that it does not concern", points: Vec::new() };
     for count in steps(10, scale.idle as u64) {
-        series.points.push((count, unconcerned(&database, most, count as usize).await?));
+        series.points.push((count, unconcerned(&database, &worker, most, count as usize).await?));
     }
     all.push(series);
+    worker.process.kill().await;
 
     let mut series = Series { name: "tables in the catalog", points: Vec::new() };
     for count in [1, 10, 50, 200] {
@@ -69,28 +71,24 @@ pub async fn run(world: &World, scale: Scale, report: &mut Report) -> anyhow::Re
     Ok(all)
 }
 
-/// Changes in transactions of a size, spread over organizations.
-async fn spread(database: &Database, changes: u64, size: u64, organizations: u64) -> anyhow::Result<f64> {
-    let worker = database.worker(&[]).await?;
-    let cost = cost(database, &worker, changes, size, organizations).await?;
-    worker.process.kill().await;
-    Ok(cost)
-}
-
-async fn unconcerned(database: &Database, changes: u64, streams: usize) -> anyhow::Result<f64> {
-    let worker = database.worker(&[]).await?;
+async fn unconcerned(
+    database: &Database,
+    worker: &Worker,
+    changes: u64,
+    streams: usize,
+) -> anyhow::Result<f64> {
     let crowd = Crowd::new(None)?;
     let specs = (0..streams).map(|number| {
         let request = database.request("o1", &format!("&channel=telemetry&deviceId=other{number}"), "")?;
         Ok(Spec::new(worker.address, number, request))
     });
     crowd.open(specs.collect::<anyhow::Result<Vec<_>>>()?).await?;
-    let cost = cost(database, &worker, changes, 100, 1).await?;
+    let cost = cost(database, worker, changes, 100, 1).await?;
     crowd.check()?;
-    worker.process.kill().await;
     Ok(cost)
 }
 
+/// Changes in transactions of a size, spread over organizations.
 async fn cost(
     database: &Database,
     worker: &Worker,

@@ -55,9 +55,9 @@ pub async fn run(world: &World, scale: Scale, report: &mut Report) -> anyhow::Re
             database.request(&format!("o{}", 1 + number % organizations), "&channel=telemetry", headers)
         };
         let mut stay = Vec::new();
-        for number in 0..organizations {
+        for (number, &after) in written.iter().enumerate() {
             let spec = Spec::new(worker.address, number, request(number, "")?);
-            stay.push(Spec { after: written[number], ..spec });
+            stay.push(Spec { after, ..spec });
         }
         crowd.open(stay).await?;
         let mut back = Vec::new();
