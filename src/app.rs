@@ -32,6 +32,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::access::{Authenticator, Memberships};
 use crate::catalog::{Catalog, Mapper};
 use crate::config::Config;
+use crate::emit::Emitter;
 use crate::http::{Server, Services, Vocabulary};
 use crate::hub::Hub;
 use crate::journal::Journals;
@@ -105,6 +106,7 @@ impl App {
         let journals = Journals::new(config.replay.max_memory.0);
         let visibility = Arc::new(Visibility::new(dsn.clone()));
         let memberships = Arc::new(OnceLock::new());
+        let emitter = Arc::new(OnceLock::new());
         let hub = Hub::new(Arc::clone(&journals));
         let authenticator = Authenticator::new(&config.access)?.with_database(&dsn, &readiness);
         let mut beside = JoinSet::new();
@@ -112,6 +114,7 @@ impl App {
         let services = Services {
             authenticator,
             memberships: Arc::clone(&memberships),
+            emitter: Arc::clone(&emitter),
             vocabulary: Vocabulary::new(catalog.channels(), catalog.tag_names(), &config.channels),
             hub: Arc::clone(&hub),
             visibility: Arc::clone(&visibility) as _,
@@ -127,8 +130,18 @@ impl App {
         // The streams are told and closed while the pipeline still feeds them.
         let drained = signal::Sender::new(false);
         let stopped = drained.subscribe();
-        let worker =
-            Worker { config, dsn, memberships, hub, journals, visibility, readiness, freshness, metrics };
+        let worker = Worker {
+            config,
+            dsn,
+            memberships,
+            emitter,
+            hub,
+            journals,
+            visibility,
+            readiness,
+            freshness,
+            metrics,
+        };
         let worker = tokio::spawn(worker.run(catalog, stopped));
         let serving = server.run(stopping(stop.subscribe()));
         let http = tokio::spawn(async move {
@@ -174,6 +187,7 @@ struct Worker {
     config: Config,
     dsn: Dsn,
     memberships: Arc<OnceLock<Memberships>>,
+    emitter: Arc<OnceLock<Emitter>>,
     hub: Arc<Hub>,
     journals: Arc<Journals>,
     visibility: Arc<Visibility>,
@@ -189,11 +203,22 @@ impl Worker {
             () = stopping(stopped.clone()) => return Ok(()),
             prepared = prepare::prepare(&self, &catalog) => prepared?,
         };
-        let Self { config, dsn, memberships, hub, journals, visibility, readiness, freshness, metrics } =
-            self;
+        let Self {
+            config,
+            dsn,
+            memberships,
+            emitter,
+            hub,
+            journals,
+            visibility,
+            readiness,
+            freshness,
+            metrics,
+        } = self;
         let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
+        let _ = emitter.set(Emitter::new(&dsn, Arc::clone(&prepared.compiled), true, readiness.clone()));
         let tables = watch::tables(&prepared.compiled, &prepared.mirror_specs, &prepared.schema);
         let read = tables.iter().map(|(table, _)| table.clone()).collect();
         let watch = Watch::new(&config, dsn.clone(), tables, readiness.clone(), metrics.clone());

@@ -10,18 +10,23 @@
 
 mod address;
 mod admission;
+mod body;
 mod clock;
 mod connection;
 mod console;
 mod cors;
 mod delivery;
+mod descriptors;
+mod emit;
 mod endpoint;
 mod expiry;
 mod frames;
 mod keepalive;
 mod limits;
 mod live;
+mod lobby;
 mod parameters;
+mod places;
 mod probes;
 mod query;
 mod refusal;

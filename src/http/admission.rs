@@ -25,7 +25,7 @@ use super::state::State;
 use super::stream_head;
 use crate::access::{Claim, Membership, Principal, TokenError};
 use crate::catalog::OrganizationId;
-use crate::hub::{Filter, Full, Start, StreamHandle, Subscription};
+use crate::hub::{Filter, Full, Pace, Start, StreamHandle, Subscription};
 use crate::postgres::Lsn;
 
 const BEHIND: Refusal = Refusal::transient("behind", "the worker has yet to read what is committed by now");
@@ -136,6 +136,7 @@ impl Judged {
             state.services.authenticator.tickets().redeem(ticket)?;
         }
         let stream = state.services.hub.open_within(subscription, state.stream_limits).await?;
+        let stream = stream.paced(Pace::new(state.events_per_minute, self.parameters.interval));
         let membership = self.settle(state, &stream.handle())?;
 
         // Finding the place may have taken a moment.

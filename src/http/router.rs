@@ -15,6 +15,7 @@ use super::admission;
 use super::connection::{Handover, Peer};
 use super::console;
 use super::cors;
+use super::emit;
 use super::endpoint::Endpoint;
 use super::probes;
 use super::refusal::Refusal;
@@ -23,9 +24,12 @@ use super::stream_head;
 use super::tickets;
 use crate::telemetry::metrics::Outcome;
 
+/// Bytes of the longest path and query.
+const MAX_TARGET: usize = 8 << 10;
+
 /// Paths that no preset can have.
-pub(super) const TAKEN: [&str; 7] =
-    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", tickets::PATH];
+pub(super) const TAKEN: [&str; 8] =
+    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", emit::PATH, tickets::PATH];
 
 /// The paths of `http.listen`.
 pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router {
@@ -33,7 +37,8 @@ pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router 
     let mut router = Router::new()
         .route("/", readable(console::page))
         .merge(probes(state))
-        .merge(guarded_probes(state).route_layer(guarded));
+        .merge(guarded_probes(state).route_layer(guarded))
+        .route(emit::PATH, emits(state));
     for endpoint in endpoints {
         let (state, endpoint) = (Arc::clone(state), Arc::clone(endpoint));
         let path = endpoint.path.clone();
@@ -75,6 +80,7 @@ fn finished(router: Router) -> Router {
     router
         .fallback(|| async { Refusal::NOT_FOUND })
         .method_not_allowed_fallback(|| async { Refusal::METHOD_NOT_ALLOWED })
+        .layer(from_fn(bounded))
         .layer(from_fn(hardened))
 }
 
@@ -90,6 +96,18 @@ where
 
 async fn allow(methods: &'static str) -> impl IntoResponse {
     (StatusCode::NO_CONTENT, [(ALLOW, methods)])
+}
+
+fn emits(state: &Arc<State>) -> MethodRouter {
+    let state = Arc::clone(state);
+    let emit = move |request: Request| async move { emit::emit(&state, request).await };
+    post(emit).options(|| allow("POST, OPTIONS"))
+}
+
+/// Refuses what nobody writes by hand and no front end needs.
+async fn bounded(request: Request, next: Next) -> Response {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > MAX_TARGET { Refusal::URI_TOO_LONG.into_response() } else { next.run(request).await }
 }
 
 /// What every answer says to browsers: it is of no other type than it says, and its URL, which may hold a token, is

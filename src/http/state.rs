@@ -13,10 +13,13 @@ use super::address::TrustedProxies;
 use super::endpoint::Vocabulary;
 use super::limits::Limits;
 use super::live::Live;
+use super::lobby::Lobby;
+use super::places::Places;
 use super::query::Query;
 use super::refusal::Refusal;
 use crate::access::{Authenticator, Claim, Credential, Memberships, Origins, Principal, TokenError};
 use crate::config;
+use crate::emit::Emitter;
 use crate::hub::{self, Hub};
 use crate::source;
 use crate::telemetry::{Freshness, Metrics, Readiness, State as Standing};
@@ -40,6 +43,8 @@ pub struct Services {
     pub authenticator: Authenticator,
     /// Set once the database is known; nobody is let in before.
     pub memberships: Arc<OnceLock<Memberships>>,
+    /// Set once the database is known.
+    pub emitter: Arc<OnceLock<Emitter>>,
     pub vocabulary: Vocabulary,
     pub hub: Arc<Hub>,
     pub visibility: Arc<dyn Visibility>,
@@ -66,12 +71,19 @@ pub(super) struct State {
     pub(super) origins: Arc<Origins>,
     pub(super) proxies: TrustedProxies,
     pub(super) limits: Arc<Limits>,
+    /// Events that are being emitted, by subject.
+    pub(super) emits: Arc<Places<Arc<str>>>,
+    /// Bytes of a request to emit.
+    pub(super) max_emit: usize,
     pub(super) phase: watch::Sender<Phase>,
+    pub(super) lobby: Arc<Lobby>,
     pub(super) connections: Live,
     pub(super) streams: Live,
     pub(super) max_staleness: Duration,
     /// How long an event can be replayed, at most.
     pub(super) max_age: Duration,
+    /// What is sent to one stream, at most; 0 is no limit.
+    pub(super) events_per_minute: u32,
     pub(super) stream_limits: hub::Limits,
 }
 
@@ -128,6 +140,10 @@ impl State {
 
     pub(super) fn memberships(&self) -> Result<&Memberships, Refusal> {
         self.services.memberships.get().ok_or(STARTING)
+    }
+
+    pub(super) fn emitter(&self) -> Result<&Emitter, Refusal> {
+        self.services.emitter.get().ok_or(STARTING)
     }
 
     /// Whether somebody new may be let in now.

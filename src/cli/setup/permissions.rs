@@ -1,4 +1,5 @@
-//! What roles need in schema `walcast`: the worker's to verify emitted events, an application's to emit them.
+//! What roles need in schema `walcast`: the worker's to verify emitted events and to emit those of HTTP, an
+//! application's to emit its own. A role that reads the secret could sign by itself: that it may emit adds nothing.
 
 use std::fmt;
 
@@ -11,10 +12,13 @@ use crate::postgres::Client;
 
 const EMIT: &str = "walcast.emit(text, text, jsonb, text, jsonb, jsonb)";
 
+/// What emitting over HTTP calls when it is given a key.
+const EMIT_ONCE: &str = "walcast.emit_once(bytea, text, text, jsonb, text, jsonb, jsonb)";
+
 const EXISTS: &str = "select exists (select from pg_catalog.pg_roles where rolname = $1)";
 const MAY_ENTER: &str = "select pg_catalog.has_schema_privilege($1, 'walcast', 'usage')";
 const MAY_READ: &str = "select pg_catalog.has_table_privilege($1, 'walcast.secret', 'select')";
-const MAY_EMIT: &str = "select pg_catalog.has_function_privilege($1, $2, 'execute')";
+const MAY_CALL: &str = "select pg_catalog.has_function_privilege($1, $2, 'execute')";
 
 /// Grants that are missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,20 +33,23 @@ impl Permissions {
             return Ok(found);
         }
         let made = "select pg_catalog.to_regprocedure($1) is not null";
-        if !client.query_one(made, &[&EMIT]).await?.try_get::<_, bool>(0)? {
-            return Err(Usage("schema walcast is missing: run walcast migrate first".to_owned()).into());
+        if !client.query_one(made, &[&EMIT_ONCE]).await?.try_get::<_, bool>(0)? {
+            return Err(Usage(
+                "schema walcast is missing or not of this version: run walcast migrate first".to_owned(),
+            )
+            .into());
         }
         if let Some(role) = &roles.worker {
             found.enter(client, role).await?;
             if !client.query_one(MAY_READ, &[role]).await?.try_get::<_, bool>(0)? {
                 found.add(format!("grant select on walcast.secret to {}", escape_identifier(role)));
             }
+            found.call(client, role, EMIT).await?;
+            found.call(client, role, EMIT_ONCE).await?;
         }
         for role in &roles.emitters {
             found.enter(client, role).await?;
-            if !client.query_one(MAY_EMIT, &[role, &EMIT]).await?.try_get::<_, bool>(0)? {
-                found.add(format!("grant execute on function {EMIT} to {}", escape_identifier(role)));
-            }
+            found.call(client, role, EMIT).await?;
         }
         Ok(found)
     }
@@ -53,6 +60,13 @@ impl Permissions {
         }
         if !client.query_one(MAY_ENTER, &[role]).await?.try_get::<_, bool>(0)? {
             self.add(format!("grant usage on schema walcast to {}", escape_identifier(role)));
+        }
+        Ok(())
+    }
+
+    async fn call(&mut self, client: &Client, role: &String, function: &str) -> anyhow::Result<()> {
+        if !client.query_one(MAY_CALL, &[role, &function]).await?.try_get::<_, bool>(0)? {
+            self.add(format!("grant execute on function {function} to {}", escape_identifier(role)));
         }
         Ok(())
     }
