@@ -187,7 +187,7 @@ struct Worker {
     config: Config,
     dsn: Dsn,
     memberships: Arc<OnceLock<Memberships>>,
-    emitter: Arc<OnceLock<Emitter>>,
+    emitter: Arc<OnceLock<Arc<Emitter>>>,
     hub: Arc<Hub>,
     journals: Arc<Journals>,
     visibility: Arc<Visibility>,
@@ -218,7 +218,8 @@ impl Worker {
         let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
-        let _ = emitter.set(Emitter::new(&dsn, Arc::clone(&prepared.compiled), true, readiness.clone()));
+        let emits = Emitter::new(&dsn, Arc::clone(&prepared.compiled), true, readiness.clone());
+        let _ = emitter.set(Arc::new(emits));
         let tables = watch::tables(&prepared.compiled, &prepared.mirror_specs, &prepared.schema);
         let read = tables.iter().map(|(table, _)| table.clone()).collect();
         let watch = Watch::new(&config, dsn.clone(), tables, readiness.clone(), metrics.clone());

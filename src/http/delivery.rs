@@ -31,9 +31,6 @@ const DRAIN_RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1000..=5000;
 /// Lines of an event's frame: its id, its data, an empty one.
 const FRAME_LINES: usize = 3;
 
-/// Bytes of a batch that takes as long to write as many small ones.
-const LARGE_BATCH: usize = 64 << 10;
-
 /// A day: what an evicted stream waits before it comes back.
 const EVICTED_RETRY_MILLIS: u64 = 86_400_000;
 
@@ -182,12 +179,7 @@ impl Delivery {
             }
             Batch::End(reason) => return self.on_end(reason).await.map(Some),
         };
-        let large = frames.iter().map(Bytes::len).sum::<usize>() >= LARGE_BATCH;
         self.write(frames).await?;
-        if large {
-            // Who has much to catch up with writes as fast as the kernel copies: others have a turn in between.
-            tokio::task::yield_now().await;
-        }
         Ok(None)
     }
 

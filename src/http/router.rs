@@ -94,8 +94,8 @@ where
     get(handler).options(|| allow("GET, HEAD, OPTIONS"))
 }
 
-async fn allow(methods: &'static str) -> impl IntoResponse {
-    (StatusCode::NO_CONTENT, [(ALLOW, methods)])
+fn allow(methods: &'static str) -> impl Future<Output = impl IntoResponse> + Send {
+    std::future::ready((StatusCode::NO_CONTENT, [(ALLOW, methods)]))
 }
 
 fn emits(state: &Arc<State>) -> MethodRouter {

@@ -59,8 +59,9 @@ impl Sink {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let given_up = *stuck.get_or_insert_with(Instant::now) + state.http.write_timeout;
-                    // In a place of its own: a stream that waits for nothing but events does not pay for it.
-                    if let Wait::Ended = Box::pin(self.writable(state, given_up, expiry, stream)).await? {
+                    // Apart: few streams are stuck at a time, and those that are not need no room for it.
+                    let writable = Box::pin(self.writable(state, given_up, expiry, stream));
+                    if let Wait::Ended = writable.await? {
                         rest.cut();
                         stream = None;
                     }

@@ -44,7 +44,7 @@ pub struct Services {
     /// Set once the database is known; nobody is let in before.
     pub memberships: Arc<OnceLock<Memberships>>,
     /// Set once the database is known.
-    pub emitter: Arc<OnceLock<Emitter>>,
+    pub emitter: Arc<OnceLock<Arc<Emitter>>>,
     pub vocabulary: Vocabulary,
     pub hub: Arc<Hub>,
     pub visibility: Arc<dyn Visibility>,
@@ -142,7 +142,7 @@ impl State {
         self.services.memberships.get().ok_or(STARTING)
     }
 
-    pub(super) fn emitter(&self) -> Result<&Emitter, Refusal> {
+    pub(super) fn emitter(&self) -> Result<&Arc<Emitter>, Refusal> {
         self.services.emitter.get().ok_or(STARTING)
     }
 

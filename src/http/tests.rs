@@ -2,6 +2,7 @@
 
 mod bench;
 mod client;
+mod downgrade;
 mod expiry;
 mod lifecycle;
 mod probes;

@@ -23,6 +23,10 @@ use crate::catalog::event::{Epoch, EventId, OrganizationId, SyncReason};
 use crate::journal::{Place, Snapshot};
 use crate::postgres::Lsn;
 
+/// Bytes of a batch that takes as long to write as many small ones. Who has much to catch up with would write as fast
+/// as the kernel copies.
+const MUCH: usize = 64 * 1024;
+
 /// What a stream sends next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Batch {
@@ -46,6 +50,8 @@ pub struct Stream {
     after: Place,
     /// There may be more after `after` whether or not the seat is marked.
     behind: bool,
+    /// The last batch was a large one: others have a turn before the next.
+    gave_much: bool,
     resumed: bool,
     /// What it must be told before anything else; it goes on after `after`.
     sync: Option<SyncReason>,
@@ -79,6 +85,7 @@ impl Stream {
             epoch: placement.view.epoch,
             after: placement.after,
             behind: true,
+            gave_much: false,
             resumed: placement.resumed,
             sync: placement.sync,
             carried: placement.after,
@@ -166,9 +173,12 @@ impl Stream {
     /// whenever the stream is woken ([`Hub::wake_all`], [`StreamHandle::wake`]): who changes what it looks at wakes the
     /// stream after. So whatever concerns a stream comes to its task by one waker.
     pub async fn next_unless<T>(&mut self, signal: impl Fn() -> Option<T>) -> Result<Batch, T> {
+        if std::mem::take(&mut self.gave_much) {
+            tokio::task::yield_now().await;
+        }
         loop {
             let most = match self.pace {
-                // On the heap: what is not paced is not to carry a timer.
+                // On the heap: a stream that is not paced does not carry what one that is needs.
                 Some(_) => Box::pin(self.turn(|| signal().is_some())).await,
                 None => usize::MAX,
             };
@@ -288,6 +298,7 @@ impl Stream {
         }
         if let Some(place) = selected.last_frame {
             self.carry(place);
+            self.gave_much = selected.frames.iter().map(Bytes::len).sum::<usize>() >= MUCH;
             if let Some(pace) = &mut self.pace {
                 pace.sent(tokio::time::Instant::now(), selected.count, self.after, end);
             }

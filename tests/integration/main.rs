@@ -11,8 +11,11 @@
 #![allow(unreachable_pub, reason = "nothing is outside of this binary")]
 
 mod admission;
+mod adversary;
 mod bench;
 mod canary;
+mod claims;
+mod clients;
 mod columns;
 mod commands;
 mod drift;
@@ -21,8 +24,10 @@ mod failures;
 mod faults;
 mod forms;
 mod golden;
+mod half_open;
 mod isolation;
 mod limits;
+mod measure;
 mod memory;
 mod migrations;
 mod mirror;
@@ -30,12 +35,15 @@ mod mistakes;
 mod names;
 mod order;
 mod pacing;
+mod proxies;
 mod requests;
 mod restart;
 mod revocation;
 mod roles;
 mod rows;
 mod schema;
+mod secrecy;
+mod sessions;
 mod setup;
 mod source;
 mod streams;
