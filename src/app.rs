@@ -32,7 +32,7 @@ use crate::hub::Hub;
 use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::Dsn;
-use crate::source::{Visibility, WalSource};
+use crate::source::{Source, Visibility};
 use crate::telemetry::{Metrics, Readiness};
 use housekeeping::Housekeeping;
 use pipeline::{Parts, Pipeline};
@@ -168,9 +168,11 @@ impl Worker {
             prepared = prepare::prepare(&self, &catalog) => prepared?,
         };
         let Self { config, dsn, memberships, journals, visibility, readiness, metrics } = self;
-        let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
+        let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0)
+            .following(prepared.source));
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
+        visibility.follow(prepared.source);
         let mapper = Mapper::new(
             prepared.compiled,
             Arc::new(prepared.schema.types),
@@ -179,7 +181,7 @@ impl Worker {
             prepared.emit_secret,
         );
         let parts = Parts {
-            source: WalSource::new(&config.source, &config.replay, dsn.clone()),
+            source: Source::new(prepared.source, &config.source, &config.replay, dsn.clone()),
             dsn,
             mirror,
             mapper,

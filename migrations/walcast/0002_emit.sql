@@ -6,6 +6,16 @@
 --
 -- A message is `<64 hexadecimal digits> <json>`, in UTF-8 whatever the database's encoding.
 
+-- Where a signed message goes: into the WAL. A function of its own, since another source has another place.
+create function walcast.record_event(content text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform pg_logical_emit_message(true, 'walcast', convert_to(content, 'UTF8'));
+end
+$$;
+
 create function walcast.emit(
     organization_id text,
     type text,
@@ -107,7 +117,7 @@ begin
     signature := sha256(secret || sha256(
         secret || convert_to((pg_current_xact_id()::text::numeric % 4294967296)::text || ':' || event, 'UTF8')
     ));
-    perform pg_logical_emit_message(true, 'walcast', convert_to(encode(signature, 'hex') || ' ' || event, 'UTF8'));
+    perform walcast.record_event(encode(signature, 'hex') || ' ' || event);
 end
 $$;
 
@@ -117,14 +127,15 @@ comment on function walcast.emit(text, text, jsonb, text, jsonb, jsonb) is
 -- Not PUBLIC alone: default privileges of this database may have granted new functions to roles by name.
 do $$
 declare
+    made regprocedure;
     grantee text;
 begin
-    for grantee in
-        select distinct case acl.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(acl.grantee)) end
+    for made, grantee in
+        select pg_proc.oid, case acl.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(acl.grantee)) end
         from pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) as acl
-        where pg_proc.oid = 'walcast.emit(text,text,jsonb,text,jsonb,jsonb)'::regprocedure and acl.grantee <> proowner
+        where pronamespace = 'walcast'::regnamespace and acl.grantee <> proowner
     loop
-        execute format('revoke all on function walcast.emit(text, text, jsonb, text, jsonb, jsonb) from %s', grantee);
+        execute format('revoke all on function %s from %s', made, grantee);
     end loop;
 end
 $$;

@@ -11,6 +11,7 @@
 #![allow(unreachable_pub, reason = "nothing is outside of this binary")]
 
 mod bench;
+mod either;
 mod faults;
 mod golden;
 mod isolation;

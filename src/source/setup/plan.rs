@@ -6,6 +6,7 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 
 use super::state::{Publication, State};
 use super::{IdentityNeed, Note, Plan, Problem, Requirements, Statement};
+use crate::source::Kind;
 use crate::postgres::schema::{ReplicaIdentity, Schema, Table, TableKind, TableName};
 
 /// `failover` of `pg_create_logical_replication_slot`.
@@ -19,19 +20,26 @@ pub(super) fn compute(
     requirements: &Requirements,
 ) -> Result<Plan, Vec<Problem>> {
     let mut planner = Planner { state, schema, requirements, plan: Plan::default(), problems: Vec::new() };
-    planner.server();
-    planner.identities();
-    planner.publication();
-    planner.slot();
+    match requirements.source {
+        Kind::Wal => {
+            planner.server();
+            planner.identities();
+            planner.publication();
+            planner.slot();
+            planner.remove_triggers(&|_| true);
+        }
+        Kind::Outbox => planner.outbox(),
+    }
+    planner.chosen();
     planner.grants();
     if planner.problems.is_empty() { Ok(planner.plan) } else { Err(planner.problems) }
 }
 
-struct Planner<'a> {
-    state: &'a State,
-    schema: &'a Schema,
-    requirements: &'a Requirements,
-    plan: Plan,
+pub(super) struct Planner<'a> {
+    pub(super) state: &'a State,
+    pub(super) schema: &'a Schema,
+    pub(super) requirements: &'a Requirements,
+    pub(super) plan: Plan,
     problems: Vec<Problem>,
 }
 
@@ -224,26 +232,26 @@ impl Planner<'_> {
                 "The worker reads the mirrored ones whole.",
             );
         }
-        if !grantee.may_replicate {
+        if !grantee.may_replicate && self.requirements.source == Kind::Wal {
             let text = format!("The worker's role {role} must be able to replicate. As a superuser:");
             self.plan.notes.push(Note { text, sql: format!("alter role {quoted} replication") });
         }
     }
 
-    fn step(&mut self, sql: String, why: &str) {
+    pub(super) fn step(&mut self, sql: String, why: &str) {
         self.plan.statements.push(Statement { sql, why: why.to_owned(), locks: false });
     }
 
-    fn lock(&mut self, sql: String, why: String) {
+    pub(super) fn lock(&mut self, sql: String, why: String) {
         self.plan.statements.push(Statement { sql, why, locks: true });
     }
 
-    fn problem(&mut self, text: impl Into<String>, sql: Option<String>) {
+    pub(super) fn problem(&mut self, text: impl Into<String>, sql: Option<String>) {
         self.problems.push(Problem { text: text.into(), sql });
     }
 }
 
-fn quote(identifier: &str) -> String {
+pub(super) fn quote(identifier: &str) -> String {
     escape_identifier(identifier)
 }
 
@@ -252,7 +260,7 @@ fn escape(literal: &str) -> String {
     escape_literal(literal).trim_start().to_owned()
 }
 
-fn quote_table(table: &TableName) -> String {
+pub(super) fn quote_table(table: &TableName) -> String {
     format!("{}.{}", quote(&table.schema), quote(&table.name))
 }
 

@@ -14,6 +14,7 @@ pub(super) struct State {
     pub(super) publication: Option<Publication>,
     pub(super) slot: Option<Slot>,
     pub(super) grantee: Option<Grantee>,
+    pub(super) outbox: Option<Outbox>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +58,15 @@ pub(super) struct Grantee {
     pub(super) may_replicate: bool,
     pub(super) schemas_without_usage: Vec<String>,
     pub(super) tables_without_select: Vec<TableName>,
+}
+
+/// What `walcast migrate` made; none before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outbox {
+    /// What is set up, as `walcast.meta` spells it.
+    pub(super) source: Option<String>,
+    /// The triggers that write it, and whether each fires always.
+    pub(super) triggers: BTreeMap<(TableName, String), bool>,
 }
 
 const SERVER: &str = "
@@ -103,6 +113,17 @@ select n.nspname::text, c.relname::text
   join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = wanted.name
  where c.relkind in ('r', 'p') and not pg_catalog.has_table_privilege($1, c.oid, 'select') order by 1, 2";
 
+const OUTBOX: &str = "select to_regclass('walcast.meta') is not null and to_regclass('walcast.outbox') is not null";
+const META: &str = "select source from walcast.meta";
+
+/// A partition has copies of its root's.
+const TRIGGERS: &str = "
+select n.nspname::text, c.relname::text, t.tgname::text, t.tgenabled = 'A'
+  from pg_catalog.pg_trigger t
+  join pg_catalog.pg_class c on c.oid = t.tgrelid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where t.tgfoid = 'walcast.outbox_change()'::regprocedure and t.tgparentid = 0";
+
 impl State {
     pub(super) async fn fetch(client: &Client, requirements: &Requirements) -> Result<Self, Error> {
         let row = client.query_one(SERVER, &[]).await?;
@@ -123,7 +144,8 @@ impl State {
             Some(role) => fetch_grantee(client, role, requirements).await?,
             None => None,
         };
-        Ok(Self { server, role, publication, slot, grantee })
+        let outbox = fetch_outbox(client).await?;
+        Ok(Self { server, role, publication, slot, grantee, outbox })
     }
 }
 
@@ -148,6 +170,18 @@ async fn fetch_publication(
         }
     }
     Ok(Some(publication))
+}
+
+async fn fetch_outbox(client: &Client) -> Result<Option<Outbox>, Error> {
+    if !client.query_one(OUTBOX, &[]).await?.try_get::<_, bool>(0)? {
+        return Ok(None);
+    }
+    let mut outbox = Outbox { source: client.query_one(META, &[]).await?.try_get(0)?, ..Outbox::default() };
+    for row in client.query(TRIGGERS, &[]).await? {
+        let table = TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
+        outbox.triggers.insert((table, row.try_get(2)?), row.try_get(3)?);
+    }
+    Ok(Some(outbox))
 }
 
 async fn fetch_grantee(

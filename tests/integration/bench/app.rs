@@ -1,12 +1,13 @@
 //! A worker under test, on a database of its own.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use walcast::app::App;
-use walcast::config::{Config, Secret};
+use walcast::config::{Config, Secret, SourceKind};
 use walcast::postgres::client::Client;
 use walcast::postgres::dsn::Dsn;
 
@@ -46,12 +47,25 @@ pub struct Builder {
     worker_dsn: Option<Reroute>,
 }
 
+thread_local! {
+    /// What the tests of this thread read: a test and its runtime have one thread.
+    static SOURCE: Cell<SourceKind> = const { Cell::new(SourceKind::Auto) };
+}
+
+/// Runs a test, which is written for either source, over the outbox.
+pub fn over_the_outbox(test: fn()) {
+    SOURCE.set(SourceKind::Outbox);
+    test();
+    SOURCE.set(SourceKind::Auto);
+}
+
 /// A configuration for tests: the reference domain, any free port, everything a stream needs.
 pub fn configuration() -> Config {
     let mut config = Config::reference();
     config.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.access.jwt_secret = Some(Secret::new(JWT_SECRET.to_owned()));
     config.http.drain = Duration::from_millis(200);
+    config.source.kind = SOURCE.get();
     config
 }
 
