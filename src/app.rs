@@ -168,8 +168,9 @@ impl Worker {
             prepared = prepare::prepare(&self, &catalog) => prepared?,
         };
         let Self { config, dsn, memberships, journals, visibility, readiness, metrics } = self;
-        let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0)
-            .following(prepared.source));
+        let mirror = Arc::new(
+            Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0).following(prepared.source),
+        );
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
         visibility.follow(prepared.source);

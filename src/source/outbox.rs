@@ -305,10 +305,7 @@ impl std::fmt::Debug for OutboxSource {
             Phase::Idle { .. } => "idle",
             Phase::Reading(_) => "reading",
         };
-        f.debug_struct("OutboxSource")
-            .field("dsn", &self.dsn)
-            .field("phase", &phase)
-            .finish_non_exhaustive()
+        f.debug_struct("OutboxSource").field("dsn", &self.dsn).field("phase", &phase).finish_non_exhaustive()
     }
 }
 

@@ -157,9 +157,7 @@ impl fmt::Display for Plan {
     /// SQL for psql, with each reason as a comment. Running it again after a lock timeout does no harm.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
-            f.write_str(
-                "-- Nothing to do: everything is as it should be.\n",
-            )?;
+            f.write_str("-- Nothing to do: everything is as it should be.\n")?;
         }
         for statement in &self.statements {
             comment(&statement.why, f)?;

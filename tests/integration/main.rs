@@ -19,6 +19,7 @@ mod measure;
 mod migrations;
 mod mirror;
 mod order;
+mod outbox;
 mod requests;
 mod restart;
 mod rows;

@@ -61,7 +61,8 @@ select t.position, o.operation::text, o.relation, o.old_row, o.new_row, o.messag
   from walcast.outbox_transactions t join walcast.outbox o on o.xid = t.xid
  where t.position >= $1 and t.position <= $2 order by t.position, o.id";
 
-const DEFINITION: &str = "select definition from walcast.outbox_relations where id = $1";
+/// All at once and before the rows: a query among them would wait for its answer behind rows that nobody reads.
+const DEFINITIONS: &str = "select id, definition from walcast.outbox_relations where id <> all ($1)";
 
 /// How far an attempt has come.
 #[derive(Debug)]
@@ -86,7 +87,7 @@ pub(super) struct Session {
     client: Client,
     statements: Statements,
     /// By their ids; they never change.
-    definitions: HashMap<i64, Arc<Definition>>,
+    definitions: HashMap<i64, Definition>,
 }
 
 #[derive(Debug)]
@@ -94,6 +95,7 @@ struct Statements {
     number: Statement,
     transactions: Statement,
     rows: Statement,
+    definitions: Statement,
 }
 
 /// What a round is to do.
@@ -155,6 +157,7 @@ pub(super) async fn retry(client: Client) -> Result<Attempt, SourceError> {
         number: answered(client.prepare(NUMBER)).await?,
         transactions: answered(client.prepare(TRANSACTIONS)).await?,
         rows: answered(client.prepare(ROWS)).await?,
+        definitions: answered(client.prepare(DEFINITIONS)).await?,
     };
     let session = Session { client, statements, definitions: HashMap::new() };
     Ok(Attempt::Opened(Box::new(Opened { session, identity, floor, head })))
@@ -182,6 +185,7 @@ impl Session {
         };
         if round.head > task.from {
             let places = self.places(task).await?;
+            self.learn_definitions().await?;
             self.read(&places, task.max_transaction, &mut round).await?;
         }
         Ok((self, round))
@@ -222,7 +226,7 @@ impl Session {
     }
 
     async fn read(
-        &mut self,
+        &self,
         places: &[Place],
         max_transaction: u64,
         round: &mut Round,
@@ -241,7 +245,7 @@ impl Session {
                 if get::<i64>(row, 0)? != place.position {
                     break;
                 }
-                match self.change(row).await? {
+                match self.change(row)? {
                     Some(change) => assembly.change(change)?,
                     None => {
                         round.unreadable = Some(place.ends);
@@ -261,7 +265,7 @@ impl Session {
     }
 
     /// A row of the outbox as a message of the log; none when it does not read as one of its table.
-    async fn change(&mut self, row: &Row) -> Result<Option<Change>, SourceError> {
+    fn change(&self, row: &Row) -> Result<Option<Change>, SourceError> {
         let operation: &str = get(row, 1)?;
         if operation == "M" {
             let message = EmittedMessage {
@@ -272,7 +276,8 @@ impl Session {
             };
             return Ok(Some(Change { table: None, message: LogicalMessage::Message(message) }));
         }
-        let Some(definition) = self.definition(get(row, 2)?).await? else {
+        let id: Option<i64> = get(row, 2)?;
+        let Some(definition) = id.and_then(|id| self.definitions.get(&id)) else {
             return Ok(None);
         };
         let tuple = |column| -> Result<Option<Tuple>, SourceError> {
@@ -294,20 +299,16 @@ impl Session {
         Ok(Some(Change { table: Some(Arc::clone(&definition.relation)), message }))
     }
 
-    async fn definition(&mut self, id: Option<i64>) -> Result<Option<Arc<Definition>>, SourceError> {
-        let Some(id) = id else { return Ok(None) };
-        if let Some(known) = self.definitions.get(&id) {
-            return Ok(Some(Arc::clone(known)));
+    /// Those of every row that has a place by now.
+    async fn learn_definitions(&mut self) -> Result<(), SourceError> {
+        let known: Vec<i64> = self.definitions.keys().copied().collect();
+        for row in answered(self.client.query(&self.statements.definitions, &[&known])).await? {
+            match Definition::parse(get(&row, 1)?) {
+                Ok(definition) => _ = self.definitions.insert(get(&row, 0)?, definition),
+                Err(error) => tracing::error!(%error, "a table's description in the outbox can't be read"),
+            }
         }
-        let Some(row) = answered(self.client.query_opt(DEFINITION, &[&id])).await? else {
-            return Ok(None);
-        };
-        let Ok(definition) = Definition::parse(get(&row, 0)?) else {
-            return Ok(None);
-        };
-        let definition = Arc::new(definition);
-        self.definitions.insert(id, Arc::clone(&definition));
-        Ok(Some(definition))
+        Ok(())
     }
 }
 

@@ -49,7 +49,10 @@ impl Planner<'_> {
             let sql = format!(
                 "create trigger {name_sql} {events} on {table_sql} {each} execute function walcast.outbox_change()"
             );
-            self.lock(sql, format!("Writes the changes of {table} to the outbox, in the transaction of each."));
+            self.lock(
+                sql,
+                format!("Writes the changes of {table} to the outbox, in the transaction of each."),
+            );
         }
         if fires != Some(&true) {
             let sql = format!("alter table {table_sql} enable always trigger {name_sql}");

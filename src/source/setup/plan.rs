@@ -6,8 +6,8 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 
 use super::state::{Publication, State};
 use super::{IdentityNeed, Note, Plan, Problem, Requirements, Statement};
-use crate::source::Kind;
 use crate::postgres::schema::{ReplicaIdentity, Schema, Table, TableKind, TableName};
+use crate::source::Kind;
 
 /// `failover` of `pg_create_logical_replication_slot`.
 const FAILOVER_SINCE: i32 = 170_000;

@@ -113,7 +113,8 @@ select n.nspname::text, c.relname::text
   join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = wanted.name
  where c.relkind in ('r', 'p') and not pg_catalog.has_table_privilege($1, c.oid, 'select') order by 1, 2";
 
-const OUTBOX: &str = "select to_regclass('walcast.meta') is not null and to_regclass('walcast.outbox') is not null";
+const OUTBOX: &str =
+    "select to_regclass('walcast.meta') is not null and to_regclass('walcast.outbox') is not null";
 const META: &str = "select source from walcast.meta";
 
 /// A partition has copies of its root's.
