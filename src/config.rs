@@ -138,7 +138,7 @@ pub struct Http {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
-    /// The key of HS256 tokens; at least 32 bytes.
+    /// The key of HS256 tokens; 32 bytes or more make it as strong as its hash.
     pub jwt_secret: Option<Secret>,
     /// PEM files with public keys: RSA (RS256), P-256 (ES256), Ed25519 (EdDSA).
     pub jwt_public_keys: Vec<PathBuf>,

@@ -8,8 +8,9 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 
 use crate::config::Secret;
 
-/// Bytes of the shortest HS256 secret: the size of the hash (RFC 7518 section 3.2).
-const MIN_SECRET: usize = 32;
+/// Bytes below which an HS256 secret is weaker than its hash (RFC 7518 section 3.2). Who shares one with another
+/// system can't always choose it, so a shorter one is used, and told.
+const STRONG_SECRET: usize = 32;
 
 /// Bytes of an uncompressed point on P-256: one of form, two coordinates of 32.
 const P256_POINT: usize = 65;
@@ -24,10 +25,8 @@ pub(super) struct Key {
 pub enum KeyError {
     #[error("no key to verify tokens with: set access.jwt_secret or access.jwt_public_keys")]
     None,
-    #[error(
-        "access.jwt_secret has {0} bytes; HS256 needs at least {MIN_SECRET} (try: openssl rand -base64 48)"
-    )]
-    ShortSecret(usize),
+    #[error("access.jwt_secret is empty; `openssl rand -hex 32` prints a good one")]
+    EmptySecret,
     #[error("access.jwt_public_keys: {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
     #[error("access.jwt_public_keys: {0} holds a private key; only the public one belongs here")]
@@ -41,8 +40,14 @@ pub enum KeyError {
 impl Key {
     pub(super) fn from_secret(secret: &Secret) -> Result<Self, KeyError> {
         let bytes = secret.expose().as_bytes();
-        if bytes.len() < MIN_SECRET {
-            return Err(KeyError::ShortSecret(bytes.len()));
+        if bytes.is_empty() {
+            return Err(KeyError::EmptySecret);
+        }
+        if bytes.len() < STRONG_SECRET {
+            tracing::warn!(
+                bytes = bytes.len(),
+                "access.jwt_secret is short: HS256 wants {STRONG_SECRET} bytes, such as `openssl rand -hex 32` prints"
+            );
         }
         Ok(Self { algorithm: Algorithm::HS256, decoding: DecodingKey::from_secret(bytes) })
     }

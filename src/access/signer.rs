@@ -40,7 +40,7 @@ impl NewToken {
     /// The token's text, by HS256.
     ///
     /// # Errors
-    /// When the secret is too short.
+    /// When there is no secret.
     pub fn sign(&self, secret: &Secret) -> Result<String, SignError> {
         Key::from_secret(secret)?;
         let key = EncodingKey::from_secret(secret.expose().as_bytes());

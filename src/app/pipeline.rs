@@ -226,9 +226,12 @@ impl Pipeline {
             if let Err(Stopped) = self.mirror(transaction.xid, change).await? {
                 return Ok(Err(Stopped));
             }
-            let journals = &self.parts.journals;
+            let (journals, metrics) = (&self.parts.journals, &self.parts.metrics);
             self.parts.mapper.map_change(change, &self.parts.mirror, &mut |event| {
-                if !journals.append(event) {
+                let bytes = event.frame().len();
+                if journals.append(event) {
+                    metrics.event_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
+                } else {
                     tracing::error!("an event came out of order and was dropped");
                 }
             });

@@ -53,7 +53,9 @@ pub(super) fn parse(file: &Arc<str>, text: &str, findings: &mut Findings) -> Vec
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let place = lines.place(error.span().map_or(0, |span| span.start));
-        findings.add(&place, format!("this is not TOML: {}", error.message().replace('\n', "; ")));
+        let message = error.message().replace('\n', "; ");
+        let line = text.lines().nth(place.line.saturating_sub(1) as usize).unwrap_or_default().trim();
+        findings.add(&place, format!("this is not TOML: {message}, in {line:?}"));
     }
     lines.entries(table.get_ref(), findings)
 }

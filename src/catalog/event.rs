@@ -135,6 +135,17 @@ pub struct Event<'a> {
     pub audience: Option<&'a Arc<Audience>>,
 }
 
+impl Event<'_> {
+    /// The whole SSE block; empty for a `data.sync`, which each stream writes for itself.
+    #[must_use]
+    pub const fn frame(&self) -> &[u8] {
+        match self.kind {
+            Kind::Data { frame, .. } => frame,
+            Kind::Sync { .. } => &[],
+        }
+    }
+}
+
 /// The two kinds of journal entry.
 #[derive(Debug)]
 pub enum Kind<'a> {
@@ -156,6 +167,9 @@ pub enum SyncReason {
 }
 
 impl SyncReason {
+    pub const ALL: [Self; 5] =
+        [Self::HistoryExpired, Self::HistoryReset, Self::SlowConsumer, Self::Truncated, Self::Unroutable];
+
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

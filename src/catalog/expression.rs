@@ -130,6 +130,12 @@ impl Expression {
         &self.references
     }
 
+    /// Whether it can be seen to be no condition: neither true nor false, whatever the row is.
+    #[must_use]
+    pub fn is_never_bool(&self) -> bool {
+        check::is_never_bool(&self.root.expr, &self.slots, &self.scope)
+    }
+
     /// # Errors
     /// When an operation fails, a row that it reads a column of is not there, or a cap is passed.
     pub fn evaluate(&self, rows: &dyn Rows) -> Result<Value, EvalError> {

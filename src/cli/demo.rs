@@ -151,9 +151,9 @@ impl Demo {
     async fn show(self, shutdown: super::Shutdown) -> anyhow::Result<()> {
         let Self { mut worker, stop_worker, writer, base, token, signer, cluster, kept } = self;
         let style = Style::of(false, io::stdout().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
-        let program = std::env::args().next();
+        let program = program();
         let instructions = Instructions {
-            program: program.as_deref().unwrap_or("walcast"),
+            program: &program,
             base: &base,
             token: token.expose(),
             organization: ORGANIZATION,
@@ -213,6 +213,13 @@ fn configure(settings: &Settings, args: &Args, cluster: &Cluster) -> anyhow::Res
     flags.extend(settings.flags().into_iter().filter(|(name, _)| name != "database.url"));
     flags.push(("database.url".to_owned(), cluster.dsn(DATABASE)));
     Ok(Layers { reference: true, flags, ..Layers::default() }.load()?)
+}
+
+/// How this program is called from any folder: by the name that a shell found it under, else by its whole path.
+fn program() -> String {
+    let called = std::env::args().next().filter(|called| !called.is_empty() && !called.contains('/'));
+    let whole = || std::env::current_exe().ok().map(|path| path.display().to_string());
+    called.or_else(whole).unwrap_or_else(|| "walcast".to_owned())
 }
 
 fn is_free(port: u16) -> bool {

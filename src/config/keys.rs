@@ -79,7 +79,7 @@ pub const KEYS: &[Key] = &[
     text("http.drain", DURATION),
     list("http.allowed_origins", "a list of origins such as \"https://app.example.com\""),
     list("http.trusted_proxies", "a list of addresses or networks such as \"10.0.0.0/8\""),
-    secret("access.jwt_secret", "a text of at least 32 bytes"),
+    secret("access.jwt_secret", "a text, best of 32 bytes or more"),
     list("access.jwt_public_keys", "a list of PEM files"),
     text("access.issuer", "a text"),
     text("access.audience", "a text"),

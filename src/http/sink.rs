@@ -51,7 +51,7 @@ impl Sink {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.writable(state, progress + state.http.write_timeout, expires).await?;
                 }
-                Err(_) => return Err(End::client_closed),
+                Err(error) => return Err(broken(&error)),
             }
         }
         self.last_write = progress;
@@ -62,7 +62,7 @@ impl Sink {
         let mut phase = state.phase.subscribe();
         tokio::select! {
             biased;
-            writable = self.socket.writable() => writable.map_err(|_| End::client_closed),
+            writable = self.socket.writable() => writable.map_err(|error| broken(&error)),
             () = sleep_until(given_up.min(expires)) => {
                 Err(if expires < given_up { End::expired } else { End::write_timeout })
             }
@@ -88,9 +88,15 @@ impl Sink {
             Ok(0) => Err(End::client_closed),
             Ok(read) => Ok(read),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
-            Err(_) => Err(End::client_closed),
+            Err(error) => Err(broken(&error)),
         }
     }
+}
+
+/// What a socket's error means. The kernel gives a client up after `http.write_timeout` too (`TCP_USER_TIMEOUT`), and
+/// may be first.
+fn broken(error: &io::Error) -> End {
+    if error.kind() == ErrorKind::TimedOut { End::write_timeout } else { End::client_closed }
 }
 
 /// One write call over as many pieces as it takes.

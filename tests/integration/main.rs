@@ -11,13 +11,17 @@
 #![allow(unreachable_pub, reason = "nothing is outside of this binary")]
 
 mod bench;
+mod columns;
+mod drift;
 mod either;
 mod faults;
+mod forms;
 mod golden;
 mod isolation;
 mod measure;
 mod migrations;
 mod mirror;
+mod mistakes;
 mod order;
 mod outbox;
 mod requests;

@@ -331,6 +331,23 @@ async fn health_readiness_and_metrics_answer() {
 }
 
 #[tokio::test]
+async fn metrics_count_the_bytes_of_appended_frames() {
+    async fn counted(app: &TestApp) -> usize {
+        let metrics = app.get("/metrics").await.body;
+        let value = metrics.lines().find_map(|line| line.strip_prefix("walcast_event_bytes_total "));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no such metric in {metrics}"))
+    }
+    let app = TestApp::start().await;
+    let member = app.member("o1", "u1", "admin").await;
+    // What the member's own row made is behind a stream that starts now.
+    let mut stream = app.open(&member, "").await;
+    let before = counted(&app).await;
+    app.sql("select walcast.emit('o1', 'counted', '{\"of\": 1}')").await;
+    let bytes = stream.event().await.raw.len();
+    assert_eq!(counted(&app).await, before + bytes);
+}
+
+#[tokio::test]
 async fn malformed_requests_stop_nobody_else() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let app = TestApp::start().await;

@@ -168,9 +168,12 @@ fn keys_that_would_never_verify_are_refused_at_start() {
     let error =
         |access: &config::Access| Authenticator::new(access).err().map(|e| e.to_string()).unwrap_or_default();
     assert!(error(&configured(false, &[])).starts_with("no key to verify tokens with"));
-    let short =
-        config::Access { jwt_secret: Some(Secret::new("short".to_owned())), ..config::Access::default() };
-    assert!(error(&short).starts_with("access.jwt_secret has 5 bytes"));
+    let secret = |text: &str| config::Access {
+        jwt_secret: Some(Secret::new(text.to_owned())),
+        ..config::Access::default()
+    };
+    assert!(error(&secret("")).starts_with("access.jwt_secret is empty"));
+    assert_eq!(error(&secret("short")), "", "weak, but what another system may sign with");
     assert!(error(&configured(false, &["p384.public.pem"])).contains("is not a PEM public key"));
     assert!(error(&configured(false, &["rsa.private.pem"])).contains("holds a private key"));
     assert!(error(&configured(false, &["missing.pem"])).contains("missing.pem"));

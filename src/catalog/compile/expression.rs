@@ -32,6 +32,10 @@ impl<'a> Compiler<'a> {
                 return None;
             }
         };
+        if condition && expression.is_never_bool() {
+            let message = format!("in {source:?}: a condition is true or false; compare with something");
+            self.findings.add(place, message);
+        }
         let references = expression.references();
         let columns: Vec<&'a Column> =
             draft.table.columns.iter().filter(|column| !column.generated).collect();

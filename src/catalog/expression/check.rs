@@ -6,8 +6,9 @@ use cel::ParseErrors;
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators};
 
 use super::references::{References, Slot};
-use super::scope::Scope;
+use super::scope::{Kind, Scope};
 use super::{ExpressionError, MAX_NESTING};
+use crate::catalog::spelling::suggestion;
 
 /// Functions: name, and how many arguments, the receiver not counted.
 const GLOBAL: &[(&str, usize)] = &[
@@ -207,7 +208,8 @@ impl Checker<'_> {
     fn column(&self, row: usize, column: &str) -> Result<usize, ExpressionError> {
         self.scope.column(row, column).ok_or_else(|| {
             let name = self.scope.row_name(row);
-            let text = format!("{name} has no column {column}; {}", one_of(self.scope.column_names(row)));
+            let hint = suggestion(column, self.scope.column_names(row));
+            let text = format!("{name} has no column {column:?}; {hint}");
             ExpressionError {
                 missing: Some((row, column.to_owned())),
                 ..self.error(&[&format!("{name}.{column}"), column], text)
@@ -243,8 +245,8 @@ impl Checker<'_> {
                 format!("{name} is a row: name a column of it ({name}.column), or compare it with null")
             }
             None => {
-                let known = self.scope.row_names().chain(["changed", "op"]);
-                format!("there is no variable {name}; {}", one_of(known))
+                let hint = suggestion(name, self.scope.row_names().chain(["changed", "op"]));
+                format!("there is no variable {name:?}; {hint}")
             }
         };
         self.error(&[name], text)
@@ -254,6 +256,31 @@ impl Checker<'_> {
     fn error(&self, words: &[&str], message: String) -> ExpressionError {
         let offset = words.iter().find_map(|word| find_word(self.source, word)).unwrap_or(0);
         ExpressionError { offset, message, missing: None }
+    }
+}
+
+/// Whether a checked expression can be seen to be neither true nor false, whatever the row is.
+pub(super) fn is_never_bool(root: &Expr, slots: &[Slot], scope: &Scope) -> bool {
+    const NUMBERS: [&str; 6] = [
+        operators::ADD,
+        operators::SUBSTRACT,
+        operators::MULTIPLY,
+        operators::DIVIDE,
+        operators::MODULO,
+        operators::NEGATE,
+    ];
+    match root {
+        Expr::Ident(index) => match index.parse().ok().and_then(|index: usize| slots.get(index)) {
+            Some(Slot::Column { row, column }) => {
+                !matches!(scope.kind(*row, *column), None | Some(Kind::Bool | Kind::Json))
+            }
+            Some(Slot::Changed | Slot::Operation) => true,
+            _ => false,
+        },
+        Expr::Literal(literal) => !matches!(literal, LiteralValue::Boolean(_)),
+        Expr::Call(call) => NUMBERS.contains(&call.func_name.as_str()),
+        Expr::List(_) | Expr::Map(_) => true,
+        _ => false,
     }
 }
 

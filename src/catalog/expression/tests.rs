@@ -260,15 +260,19 @@ fn an_error_quotes_no_value() {
 
 #[test]
 fn what_is_not_there_is_refused_with_its_place() {
-    let columns = "there is id, occupied, total_slots, price, ratio, open, name, seen_at, left_at, metadata, day, Odd name";
-    assert_eq!(refusal("1 + new.ocupied"), (4, format!("new has no column ocupied; {columns}")));
-    assert_eq!(refusal("new['x']"), (5, format!("new has no column x; {columns}")));
-    assert_eq!(refusal("'x' in changed"), (1, format!("new has no column x; {columns}")));
-    assert_eq!(refusal("has(lot.x)"), (4, "lot has no column x; there is name, total_slots".to_owned()));
+    let columns = "known: \"id\", \"occupied\", \"total_slots\", \"price\", \"ratio\", \"open\", \"name\", \"seen_at\", \
+                   \"left_at\", \"metadata\", \"day\", \"Odd name\"";
     assert_eq!(
-        refusal("1 + lott"),
-        (4, "there is no variable lott; there is new, old, lot, changed, op".to_owned())
+        refusal("1 + new.ocupied"),
+        (4, "new has no column \"ocupied\"; did you mean \"occupied\"?".to_owned())
     );
+    assert_eq!(refusal("new['xyz']"), (5, format!("new has no column \"xyz\"; {columns}")));
+    assert_eq!(refusal("'xyz' in changed"), (1, format!("new has no column \"xyz\"; {columns}")));
+    assert_eq!(
+        refusal("has(lot.x)"),
+        (4, "lot has no column \"x\"; known: \"name\", \"total_slots\"".to_owned())
+    );
+    assert_eq!(refusal("1 + lott"), (4, "there is no variable \"lott\"; did you mean \"lot\"?".to_owned()));
     assert_eq!(
         refusal("size(new)"),
         (5, "new is a row: name a column of it (new.column), or compare it with null".to_owned())

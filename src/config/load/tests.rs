@@ -108,7 +108,6 @@ fn a_secret_never_prints() {
     let files = [
         format!("[access]\njwt_secret = {LOOSE}\n"),
         format!("[access]\njwt_secret = \"{LOOSE}\n"),
-        format!("[access]\njwt_secret = \"{LOOSE}\"\n"),
         format!("[access]\njwt_secret = [\"{LOOSE}\"]\n"),
         format!("[access]\njwt_secret = \"{LOOSE}\" trailing\n"),
         format!("[access]\njwt_secret.a = \"{LOOSE}\"\n"),
@@ -122,10 +121,6 @@ fn a_secret_never_prints() {
     }
     let env = [("WALCAST_ACCESS_JWT_SECRET", LOOSE), ("DATABASE_URL", LOOSE)];
     let errors = load("", &env, &[]).unwrap_err().join("\n");
-    assert!(
-        errors.contains("WALCAST_ACCESS_JWT_SECRET: access.jwt_secret must be at least 32 bytes long"),
-        "{errors}"
-    );
     assert!(errors.contains("DATABASE_URL: database.url must be"), "{errors}");
     assert!(!errors.contains("hunter2"), "{errors}");
 

@@ -33,6 +33,8 @@ pub struct TestApp {
     pub address: SocketAddr,
     session: Client,
     worker: Option<App>,
+    /// Of the test's own catalog.
+    _folder: tempfile::TempDir,
 }
 
 /// The way by which the worker reaches the test's database.
@@ -131,7 +133,7 @@ impl Builder {
         let worker_dsn = self.worker_dsn.map_or_else(|| dsn.clone(), |through| through(&dsn));
         let worker = App::start(config.clone(), worker_dsn, true).await.expect("a worker");
         let address = worker.address();
-        let app = TestApp { url, dsn, config, address, session, worker: Some(worker) };
+        let app = TestApp { url, dsn, config, address, session, worker: Some(worker), _folder: folder };
         app.ready().await;
         app
     }
@@ -243,6 +245,15 @@ impl TestApp {
 
     pub async fn get(&self, target: &str) -> Response {
         Request::get(target).fetch(self.address).await
+    }
+
+    /// Returns once the reasons behind readiness say `text`, and the worker still lets streams in; what they say.
+    pub async fn degraded(&self, text: &str) -> String {
+        eventually("readiness tells why", || async {
+            let told = self.get("/readyz/reasons").await.body;
+            (self.get("/readyz").await.body.trim() == "degraded" && told.contains(text)).then_some(told)
+        })
+        .await
     }
 
     /// Stops the worker gracefully.

@@ -1,14 +1,14 @@
-//! A server of its own for a test, with TLS: started in a temporary folder, gone when dropped.
+//! A server of its own for a test, with TLS.
 //!
 //! It has a certificate for `localhost`, made by an authority of its own, and a rule of authentication for each user.
 //! `127.0.0.1` reaches it too: a name that the certificate does not have.
 
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use walcast::cli::cluster::{Cluster, ClusterOptions, StopMode};
 use walcast::postgres::Dsn;
 use walcast::postgres::client::{self, Client};
 
@@ -27,21 +27,37 @@ host    all scram_user all          scram-sha-256
 pub(super) const PASSWORD: &str = "p:a/s?s#w[o]r@d%25 ü";
 
 pub(super) struct TlsCluster {
+    cluster: Cluster,
+    /// Certificates and keys.
     dir: tempfile::TempDir,
-    owner: Option<(u32, u32)>,
     pub(super) port: u16,
 }
 
 impl TlsCluster {
     pub(super) async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))
-            .expect("a public folder");
-        let port = free_port();
-        let cluster = Self { dir, owner: server_user(), port };
-        cluster.initialize();
-        cluster.control(&["start", "-w", "-l", "log"]);
-        let admin = cluster.admin().await;
+        certificates(dir.path());
+        // The second as production has it: streams end where commits are flushed.
+        let settings = [("listen_addresses", "localhost"), ("synchronous_commit", "on")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let options = ClusterOptions { settings, durable: false, ..ClusterOptions::default() };
+        let cluster = Cluster::start(options).await.expect("a cluster");
+        let port = cluster.port();
+        let this = Self { cluster, dir, port };
+        this.install_certificate();
+        let admin = this.admin().await;
+        for (name, value) in [
+            ("ssl", "on"),
+            ("ssl_ca_file", "ca.crt"),
+            ("ssl_cert_file", "server.crt"),
+            ("ssl_key_file", "server.key"),
+        ] {
+            admin.batch_execute(&format!("ALTER SYSTEM SET {name} = '{value}'")).await.expect("a setting");
+        }
+        drop(admin);
+        std::fs::write(this.cluster.data_dir().join("pg_hba.conf"), HBA).expect("pg_hba.conf");
+        this.restart().await;
+        let admin = this.admin().await;
         admin
             .batch_execute(&format!(
                 "CREATE ROLE trust_user LOGIN REPLICATION;
@@ -54,67 +70,34 @@ impl TlsCluster {
             ))
             .await
             .expect("the roles");
-        cluster
+        this
     }
 
-    fn initialize(&self) {
-        let data = self.path("data");
-        std::fs::create_dir(&data).expect("the data folder");
-        if let Some((user, group)) = self.owner {
-            std::os::unix::fs::chown(&data, Some(user), Some(group)).expect("the data folder's owner");
-        }
-        self.server(
-            "initdb",
-            &["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-D", "."],
-        );
-        certificates(self.dir.path());
-        self.install_certificate();
-        std::fs::write(data.join("pg_hba.conf"), HBA).expect("pg_hba.conf");
-        let settings = format!(
-            "port = {}\nlisten_addresses = 'localhost'\nunix_socket_directories = '{}'\nwal_level = logical\n\
-             fsync = off\nssl = on\nssl_ca_file = 'ca.crt'\nssl_cert_file = 'server.crt'\n\
-             ssl_key_file = 'server.key'\n",
-            self.port,
-            data.display()
-        );
-        std::fs::write(data.join("postgresql.auto.conf"), settings).expect("the settings");
-    }
-
+    /// Puts the certificate where the server reads it, as the server's user.
     fn install_certificate(&self) {
-        let data = self.path("data");
+        let data = self.cluster.data_dir();
+        let owner = std::fs::metadata(data).expect("the data folder");
         for name in ["server.crt", "server.key", "ca.crt"] {
-            std::fs::copy(self.path(name), data.join(name)).expect("the server's certificate");
-            if let Some((user, group)) = self.owner {
-                std::os::unix::fs::chown(data.join(name), Some(user), Some(group)).expect("its owner");
-            }
+            let file = data.join(name);
+            std::fs::copy(self.path(name), &file).expect("the server's certificate");
+            chown(&file, Some(owner.uid()), Some(owner.gid())).expect("its owner");
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("its mode");
         }
-        let secret = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(data.join("server.key"), secret).expect("the key's mode");
     }
 
     /// Another certificate for the server, from a new key, by these arguments of `openssl req -x509`.
-    pub(super) fn replace_certificate(&self, arguments: &str) {
+    pub(super) async fn replace_certificate(&self, arguments: &str) {
         openssl(self.dir.path(), &format!("req -x509 {KEY} {arguments} -keyout server.key -out server.crt"));
         self.install_certificate();
-        self.control(&["restart", "-w", "-m", "fast", "-l", "log"]);
+        self.restart().await;
+    }
+
+    pub(super) async fn restart(&self) {
+        self.cluster.restart(StopMode::Fast).await.expect("the server starts again");
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
-    }
-
-    pub(super) fn control(&self, arguments: &[&str]) {
-        self.server("pg_ctl", &[arguments, &["-D", "."]].concat());
-    }
-
-    /// One of the server's programs, as the user who owns the data, in the data folder.
-    fn server(&self, program: &str, arguments: &[&str]) {
-        let mut command = Command::new(server_program(program));
-        command.args(arguments).current_dir(self.path("data")).stdout(Stdio::null()).stderr(Stdio::null());
-        if let Some((user, group)) = self.owner {
-            command.uid(user).gid(group);
-        }
-        assert!(command.status().is_ok_and(|status| status.success()), "{program} {arguments:?} failed");
     }
 
     /// A URL over TCP.
@@ -125,7 +108,7 @@ impl TlsCluster {
     }
 
     pub(super) fn unix_dsn(&self, user: &str) -> Dsn {
-        let dir = self.path("data").display().to_string().replace('/', "%2F");
+        let dir = self.cluster.socket_dir().display().to_string().replace('/', "%2F");
         Dsn::parse(&format!("postgres://{user}@{dir}:{}/postgres", self.port)).expect("a valid URL")
     }
 
@@ -139,33 +122,10 @@ impl TlsCluster {
     }
 }
 
-impl Drop for TlsCluster {
-    fn drop(&mut self) {
-        self.control(&["stop", "-m", "immediate"]);
-    }
-}
-
 /// Below the range from which outgoing connections take theirs.
 pub(super) fn free_port() -> u16 {
     let mut candidates = std::iter::repeat_with(|| fastrand::u16(20_000..32_768));
     candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
-}
-
-/// Whom to run the server as, when this is root, whom it refuses.
-fn server_user() -> Option<(u32, u32)> {
-    let id = |flag: &str, user: &[&str]| {
-        let output = Command::new("id").arg(flag).args(user).output().expect("id");
-        String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number")
-    };
-    (id("-u", &[]) == 0).then(|| (id("-u", &["postgres"]), id("-g", &["postgres"])))
-}
-
-fn server_program(name: &str) -> PathBuf {
-    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    installed
-        .map(|version| version.path().join("bin").join(name))
-        .find(|path| path.exists())
-        .unwrap_or(name.into())
 }
 
 /// `ca`, `other` (an authority that signed nothing), `server` for localhost, `client` for `cert_user`.

@@ -76,7 +76,7 @@ async fn sslmodes_hold_where_the_server_has_no_tls() {
     assert!(!uses_tls(&open.expect("prefer goes on without TLS where a rule forbids it")).await);
 
     admin.batch_execute("ALTER SYSTEM SET ssl = off").await.expect("ssl off");
-    cluster.control(&["restart", "-w", "-m", "fast", "-l", "log"]);
+    cluster.restart().await;
     let plain = client::connect(&cluster.dsn("scram_user", PASSWORD, "localhost", "sslmode=prefer")).await;
     assert!(!uses_tls(&plain.expect("prefer goes on without TLS")).await);
     for mode in ["require", "verify-ca", "verify-full"] {
@@ -224,7 +224,7 @@ async fn certificates_as_the_manual_makes_them_are_understood() {
     // Trusted itself, an authority at that; by an authority, but with a common name only.
     let by_authority = "-CA ca.crt -CAkey ca.key -addext basicConstraints=critical,CA:FALSE";
     for (signing, roots) in [("", "server.crt"), (by_authority, "ca.crt")] {
-        cluster.replace_certificate(&format!("-subj /CN=localhost {signing}"));
+        cluster.replace_certificate(&format!("-subj /CN=localhost {signing}")).await;
         connect("localhost", "verify-full", roots).await.expect("the common name");
         connect("127.0.0.1", "verify-ca", roots).await.expect("no name is asked for");
         for refused in [
@@ -236,7 +236,7 @@ async fn certificates_as_the_manual_makes_them_are_understood() {
         }
     }
     // With alternative names, the common name counts for nothing.
-    cluster.replace_certificate("-subj /CN=localhost -addext subjectAltName=DNS:elsewhere");
+    cluster.replace_certificate("-subj /CN=localhost -addext subjectAltName=DNS:elsewhere").await;
     assert!(connect("localhost", "verify-full", "server.crt").await.is_err());
     connect("localhost", "verify-ca", "server.crt").await.expect("trusted itself");
     connect("localhost", "require", "ca.crt").await.expect_err("require with an authority checks it");

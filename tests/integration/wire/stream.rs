@@ -260,7 +260,7 @@ async fn server_errors_keep_their_sqlstate_and_an_end_is_told_from_a_break() {
     let connection = ReplicationConnection::connect(&dsn).await.expect("a connection");
     let mut running = connection.start("mine", Lsn::ZERO, "all \"tables\"").await.expect("a stream");
     let until_end = tokio::spawn(async move { until_error(&mut running).await });
-    tokio::task::block_in_place(|| cluster.control(&["restart", "-w", "-m", "fast", "-l", "log"]));
+    cluster.restart().await;
     let error = until_end.await.expect("an end");
     assert!(matches!(error, StreamError::Ended | StreamError::Closed), "{error:?}");
 }
