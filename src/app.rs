@@ -36,7 +36,7 @@ use crate::hub::Hub;
 use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::Dsn;
-use crate::source::{Visibility, WalSource};
+use crate::source::{Source, Visibility};
 use crate::telemetry::{Freshness, Metrics, Readiness};
 use canary::{Canary, Keeper};
 use housekeeping::Housekeeping;
@@ -184,12 +184,16 @@ impl Worker {
         };
         let Self { config, dsn, memberships, hub, journals, visibility, readiness, freshness, metrics } =
             self;
-        let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
+        let mirror = Arc::new(
+            Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0).following(prepared.source),
+        );
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
+        visibility.follow(prepared.source);
         let tables = watch::tables(&prepared.compiled, &prepared.mirror_specs, &prepared.schema);
         let read = tables.iter().map(|(table, _)| table.clone()).collect();
-        let watch = Watch::new(&config, dsn.clone(), tables, readiness.clone(), metrics.clone());
+        let watch =
+            Watch::new(&config, prepared.source, dsn.clone(), tables, readiness.clone(), metrics.clone());
         let mapper = Mapper::new(
             prepared.compiled,
             Arc::new(prepared.schema.types),
@@ -200,6 +204,7 @@ impl Worker {
         let canary = Arc::new(Canary::new());
         let keeper = Keeper {
             canary: Arc::clone(&canary),
+            source: prepared.source,
             dsn: dsn.clone(),
             config: config.canary,
             readiness: readiness.clone(),
@@ -208,7 +213,7 @@ impl Worker {
         };
         let visible = keep_visible(Arc::clone(&visibility), Arc::clone(&journals));
         let parts = Parts {
-            source: WalSource::new(&config.source, &config.replay, dsn.clone()).of_tables(read),
+            source: Source::new(prepared.source, &config, dsn.clone(), read),
             signals: watch.signals(),
             hub,
             memberships,

@@ -14,6 +14,7 @@ pub mod error;
 mod lsn;
 mod passfile;
 pub mod pgoutput;
+pub mod record;
 pub mod replication;
 pub mod schema;
 mod socket;
