@@ -14,6 +14,7 @@
 mod canary;
 mod epoch;
 mod housekeeping;
+mod judge;
 mod pipeline;
 mod prepare;
 mod watch;
@@ -40,6 +41,7 @@ use crate::source::{Source, Visibility};
 use crate::telemetry::{Freshness, Metrics, Readiness};
 use canary::{Canary, Keeper};
 use housekeeping::Housekeeping;
+use judge::Judge;
 use pipeline::{Parts, Pipeline};
 use watch::Watch;
 
@@ -215,8 +217,7 @@ impl Worker {
         let parts = Parts {
             source: Source::new(prepared.source, &config, dsn.clone(), read),
             signals: watch.signals(),
-            hub,
-            memberships,
+            judge: Judge::new(hub, memberships),
             dsn,
             mirror,
             mapper,

@@ -132,7 +132,7 @@ impl Hub {
                 return Err(Full::Streams);
             }
             let room = rooms.by_organization.get(&organization);
-            if met(limits.streams_per_user, room.map_or(0, |room| room.lock().of_user(&user))) {
+            if met(limits.streams_per_user, room.map_or(0, |room| room.lock().count_of_user(&user))) {
                 return Err(Full::User);
             }
             self.enter(&mut rooms, organization, user.into(), role, filter)
@@ -155,7 +155,7 @@ impl Hub {
     /// Live streams of a user in an organization.
     #[must_use]
     pub fn streams_of_user(&self, organization: &OrganizationId, user: &str) -> usize {
-        self.room(organization).map_or(0, |room| room.lock().of_user(user))
+        self.room(organization).map_or(0, |room| room.lock().count_of_user(user))
     }
 
     /// Organizations with live streams, and how many.
@@ -175,6 +175,16 @@ impl Hub {
         };
         let state = room.lock();
         state.seats.values().map(|seat| StreamHandle::of(self, &room, organization, seat)).collect()
+    }
+
+    /// The live streams of a user in an organization, the oldest first.
+    #[must_use]
+    pub fn handles_of_user(self: &Arc<Self>, organization: &OrganizationId, user: &str) -> Vec<StreamHandle> {
+        let Some(room) = self.room(organization) else {
+            return Vec::new();
+        };
+        let state = room.lock();
+        state.of_user(user).map(|seat| StreamHandle::of(self, &room, organization, seat)).collect()
     }
 
     #[must_use]

@@ -24,6 +24,7 @@ mod table;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use apply::Applied;
 pub use load::{LoadError, MirrorSnapshot};
 pub use row::MirrorRow;
 

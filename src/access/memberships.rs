@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::Principal;
 use crate::catalog::OrganizationId;
 use crate::config;
-use crate::mirror::{Mirror, MirrorSpec, MirrorTableId};
+use crate::mirror::{Applied, Mirror, MirrorRow, MirrorSpec, MirrorTableId};
+use crate::postgres::pgoutput::Relation;
 use crate::postgres::schema::TableName;
 
 /// A principal's place in an organization.
@@ -30,6 +31,7 @@ struct Members {
     mirror: Arc<Mirror>,
     table: MirrorTableId,
     organization: usize,
+    user: usize,
     role: Option<usize>,
     /// By (organization, user).
     by_both: usize,
@@ -80,6 +82,7 @@ impl Memberships {
                 mirror: Arc::clone(mirror),
                 table: place.table,
                 organization: place.column(&m.organization)?,
+                user: place.column(&m.user)?,
                 role: m.role.as_ref().map(|role| place.column(role)).transpose()?,
                 by_both: place.index(&[&m.organization, &m.user])?,
                 by_user: place.index(&[&m.user])?,
@@ -117,6 +120,22 @@ impl Memberships {
         Some(members.place_of(organization, user))
     }
 
+    /// Whose place a change of the mirror may have changed, as (organization, user); nobody's, when it is not of the
+    /// memberships table.
+    pub fn concerned<'a>(&'a self, applied: &'a Applied) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let members = self.members.as_ref().filter(|members| members.table == applied.table);
+        let rows = [&applied.before, &applied.after].into_iter().flatten();
+        rows.filter_map(move |row| members?.pair(row))
+    }
+
+    /// Whether these relations are, or include, the memberships table.
+    pub fn is_among(&self, relations: &[Arc<Relation>]) -> bool {
+        let is_table = |members: &Members, relation: &Arc<Relation>| {
+            members.mirror.find_relation(relation) == Some(members.table)
+        };
+        self.members.as_ref().is_some_and(|members| relations.iter().any(|r| is_table(members, r)))
+    }
+
     /// The organizations that the principal is a member of, in no order.
     #[must_use]
     pub fn organizations_of(&self, principal: &Principal) -> Vec<Arc<str>> {
@@ -139,6 +158,12 @@ impl Memberships {
 }
 
 impl Members {
+    /// None for a row that is nobody's membership, or of a text that no claim can have.
+    fn pair<'a>(&self, row: &'a MirrorRow) -> Option<(&'a str, &'a str)> {
+        let text = |column| std::str::from_utf8(row.cell(column)?).ok();
+        Some((text(self.organization)?, text(self.user)?))
+    }
+
     fn place_of(&self, organization: &str, user: &str) -> Option<Membership> {
         let key = [organization.as_bytes(), user.as_bytes()];
         let row = self.mirror.lookup(self.table, self.by_both, &key)?;

@@ -10,7 +10,7 @@
 //! published counts as dealt with when the source is asked for more, and is confirmed only when no journal needs it
 //! for replay any more.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,12 +21,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use super::canary::Canary;
 use super::epoch::epoch;
 use super::housekeeping::Housekeeping;
+use super::judge::Judge;
 use super::prepare::{chain, query_kind};
 use super::stopping;
 use super::watch::Signals;
-use crate::access::Memberships;
 use crate::catalog::{Compiled, Mapper};
-use crate::hub::{EndReason, Hub};
 use crate::journal::Journals;
 use crate::mirror::{LoadError, Mirror};
 use crate::postgres::schema::Types;
@@ -65,8 +64,7 @@ pub(super) struct Parts {
     pub(super) housekeeping: Housekeeping,
     pub(super) readiness: Readiness,
     pub(super) metrics: Metrics,
-    pub(super) hub: Arc<Hub>,
-    pub(super) memberships: Arc<OnceLock<Memberships>>,
+    pub(super) judge: Judge,
     pub(super) signals: watch::Receiver<Signals>,
 }
 
@@ -171,27 +169,8 @@ impl Pipeline {
         self.identity = Some(identity);
         tracing::info!(%epoch, %start, "history begins");
         self.load_mirror().await?;
-        self.judge_streams();
+        self.parts.judge.begin();
         Ok(())
-    }
-
-    /// Judges every open stream by the mirror as it was read: what changed while nothing was read has no transaction
-    /// that would. Before anything is published after.
-    fn judge_streams(&self) {
-        let (hub, Some(memberships)) = (&self.parts.hub, self.parts.memberships.get()) else {
-            return;
-        };
-        for (organization, _) in hub.organizations() {
-            for stream in hub.handles(&organization) {
-                match memberships.standing_of(organization.as_str(), stream.user()) {
-                    Some(Some(membership)) if membership.role != stream.role() => {
-                        stream.set_role(membership.role);
-                    }
-                    Some(None) => stream.end(EndReason::Revoked),
-                    Some(Some(_)) | None => {}
-                }
-            }
-        }
     }
 
     /// Reads the mirror, however long that takes: without it nothing can be mapped, and nobody judged.
@@ -259,7 +238,7 @@ impl Pipeline {
         Ok(Ok(()))
     }
 
-    /// Appends a transaction's events.
+    /// Appends a transaction's events, and lets streams stand as it leaves their users.
     async fn apply(&mut self, transaction: &Transaction) -> anyhow::Result<Result<(), Stopped>> {
         const UNREADABLE: &str = "a spooled transaction can't be read back";
         self.parts.metrics.transactions.inc();
@@ -292,6 +271,7 @@ impl Pipeline {
                 tokio::task::yield_now().await;
             }
         }
+        self.parts.judge.settle(transaction.commit_lsn);
         Ok(Ok(()))
     }
 
@@ -299,7 +279,11 @@ impl Pipeline {
     async fn mirror(&mut self, xid: u32, change: &Change) -> anyhow::Result<Result<(), Stopped>> {
         match change {
             Change::Row(row) => {
-                while let Err(error) = self.parts.mirror.apply(xid, row) {
+                let applied = loop {
+                    let error = match self.parts.mirror.apply(xid, row) {
+                        Ok(applied) => break applied,
+                        Err(error) => error,
+                    };
                     // What access and lookups read is behind now: nobody is let in until it was read again. What was
                     // read may not have seen this change yet, so it is applied once more.
                     self.parts.readiness.degrade(MIRROR, Reason::new(chain(&error)));
@@ -307,6 +291,10 @@ impl Pipeline {
                     if let Err(Stopped) = self.load_mirror().await {
                         return Ok(Err(Stopped));
                     }
+                    self.parts.judge.note_all();
+                };
+                if let Some(applied) = applied {
+                    self.parts.judge.note(&applied);
                 }
                 if self.parts.mapper.unknown_types(&row.relation)
                     && let Err(Stopped) = self.learn_types().await
@@ -315,7 +303,9 @@ impl Pipeline {
                 }
             }
             Change::Truncate(relations) => {
-                self.parts.mirror.truncate(xid, relations);
+                if self.parts.mirror.truncate(xid, relations) {
+                    self.parts.judge.note_truncated(relations);
+                }
             }
             Change::Emit(_) | Change::Canary(_) => {}
         }

@@ -24,7 +24,8 @@ use super::state::State;
 use super::stream_head;
 use crate::access::{Membership, Principal};
 use crate::catalog::OrganizationId;
-use crate::hub::{Filter, Full, Start, Subscription};
+use crate::hub::{Filter, Full, Start, StreamHandle, Subscription};
+use crate::postgres::Lsn;
 
 const BUSY: Refusal = Refusal::transient("busy", "too many streams are being opened at once");
 
@@ -33,21 +34,31 @@ pub(super) struct Judged {
     principal: Principal,
     organization: Arc<str>,
     parameters: Parameters,
+    /// All of whose commits a reader of the database sees since the request came.
+    visible: Lsn,
 }
 
 /// Everything that can be said without opening a stream.
-pub(super) fn judge(state: &State, endpoint: &Endpoint, request: &Parts) -> Result<Judged, Refusal> {
+pub(super) async fn judge(state: &State, endpoint: &Endpoint, request: &Parts) -> Result<Judged, Refusal> {
     let query = Query::read(request.uri.query())?;
     let principal = state.authenticate(&query, &request.headers)?;
     let parameters = Parameters::read(endpoint, &query, &request.headers)?;
     state.check_open()?;
+    // The worker is given a moment to come to what is committed by now: a new member may connect at once, and who was
+    // one until just now gets nothing. Whether or not the organization exists, it takes as long.
+    let visible = state.services.visibility.position().await;
+    let organization = place(state, &principal, &parameters)?;
+    Ok(Judged { principal, organization, parameters, visible })
+}
+
+/// The organization that is meant, of which the principal is a member.
+fn place(state: &State, principal: &Principal, parameters: &Parameters) -> Result<Arc<str>, Refusal> {
     let organization = match &parameters.organization {
         Some(organization) => Arc::clone(organization),
-        None => default_organization(state, &principal)?,
+        None => default_organization(state, principal)?,
     };
-    let judged = Judged { principal, organization, parameters };
-    judged.membership(state)?;
-    Ok(judged)
+    state.memberships()?.role_of(&organization, principal).ok_or(Refusal::FORBIDDEN)?;
+    Ok(organization)
 }
 
 /// What a preset takes when the request names no organization.
@@ -69,6 +80,18 @@ impl Judged {
         state.memberships()?.role_of(&self.organization, &self.principal).ok_or(Refusal::FORBIDDEN)
     }
 
+    /// Judges a registered stream once more: a change that was processed before was judged without it. What is
+    /// processed after this looked is judged with it.
+    fn settle(&self, state: &State, stream: &StreamHandle) -> Result<Membership, Refusal> {
+        loop {
+            let membership = self.membership(state)?;
+            if membership.role == stream.role() {
+                return Ok(membership);
+            }
+            stream.set_role(membership.role);
+        }
+    }
+
     /// Takes a place and opens the stream.
     pub(super) async fn open(
         self,
@@ -83,8 +106,6 @@ impl Judged {
         let organization = OrganizationId::new(&self.organization);
         let address = counted(state.proxies.client(peer, headers));
         let permit = state.limits.admit(address)?;
-        let start = start(state, self.parameters.begin).await;
-        // Again, for what was committed while the position was asked for.
         let membership = self.membership(state)?;
         let subscription = Subscription {
             organization: organization.clone(),
@@ -92,12 +113,19 @@ impl Judged {
             role: membership.role.clone(),
             filter: Filter {
                 channels: self.parameters.channels.clone(),
-                types: self.parameters.types,
-                tags: self.parameters.tags,
+                types: self.parameters.types.clone(),
+                tags: self.parameters.tags.clone(),
             },
-            start,
+            start: match self.parameters.begin {
+                Begin::Now => Start::Now(self.visible),
+                Begin::Earliest => Start::Earliest,
+                Begin::After(id) => Start::After(id),
+                Begin::Since(age) => Start::Since(age),
+                Begin::Unreadable => Start::Unreadable,
+            },
         };
         let stream = state.services.hub.open_within(subscription, state.stream_limits).await?;
+        let membership = self.settle(state, &stream.handle())?;
 
         let connection_id = format!("{:032x}", random_id());
         let name = state.memberships()?.organization_name(&self.organization);
@@ -128,16 +156,6 @@ impl Judged {
             keepalive: self.parameters.keepalive,
             permit,
         })
-    }
-}
-
-async fn start(state: &State, begin: Begin) -> Start {
-    match begin {
-        Begin::Now => Start::Now(state.services.visibility.position().await),
-        Begin::Earliest => Start::Earliest,
-        Begin::After(id) => Start::After(id),
-        Begin::Since(age) => Start::Since(age),
-        Begin::Unreadable => Start::Unreadable,
     }
 }
 

@@ -208,13 +208,14 @@ impl Delivery {
             EndReason::Draining => (frames::retry(fastrand::u64(DRAIN_RETRY_MILLIS)), End::drained),
             EndReason::Closed => return Ok(End::client_closed),
         };
-        self.write(vec![last.into()]).await?;
+        let expires = Instant::now() + self.remaining();
+        self.sink.write(&self.state, vec![last.into()], expires, None).await?;
         Ok(end)
     }
 
     async fn write(&mut self, frames: Vec<Bytes>) -> Result<(), End> {
         let expires = Instant::now() + self.remaining();
-        self.sink.write(&self.state, frames, expires).await
+        self.sink.write(&self.state, frames, expires, Some(&self.stream)).await
     }
 
     fn next_due(&self) -> Instant {

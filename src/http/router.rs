@@ -104,7 +104,7 @@ async fn open(
     endpoint: &Endpoint,
     request: &http::request::Parts,
 ) -> Result<Response, Refusal> {
-    let judged = admission::judge(state, endpoint, request)?;
+    let judged = admission::judge(state, endpoint, request).await?;
     if request.method == Method::HEAD {
         return Ok(stream_head::response());
     }

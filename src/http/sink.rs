@@ -2,16 +2,21 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
+use memchr::memmem;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::state::{Phase, State};
+use crate::hub::Stream;
 use crate::telemetry::metrics::End;
 
 /// Pieces handed to one write call; the kernel takes up to 1024.
 const MAX_PIECES: usize = 64;
+
+/// The end of a line and an empty line.
+const FRAME_END: &[u8] = b"\n\n";
 
 #[derive(Debug)]
 pub(super) struct Sink {
@@ -28,28 +33,34 @@ impl Sink {
         self.last_write
     }
 
-    /// Writes all of it. A client that takes nothing for `http.write_timeout`, or to whom nothing may be sent any
-    /// more because its token ran out meanwhile, is given up where it stands.
+    /// Writes all of it, each piece one or more whole frames. A client that takes nothing for `http.write_timeout`, or to
+    /// whom nothing may be sent any more because its token ran out meanwhile, is given up where it stands. When the
+    /// stream is ended meanwhile, what is left is the rest of the frame that was begun.
     pub(super) async fn write(
         &mut self,
         state: &State,
-        mut frames: Vec<Bytes>,
+        frames: Vec<Bytes>,
         expires: Instant,
+        mut stream: Option<&Stream>,
     ) -> Result<(), End> {
         let metrics = &state.services.metrics;
-        let mut first = 0;
+        let mut rest = Rest { frames, first: 0, written: 0 };
         let mut progress = Instant::now();
-        while first < frames.len() {
-            match write_some(&self.socket, frames.get(first..).unwrap_or_default()) {
+        while let Some(pieces) = rest.pieces() {
+            match write_some(&self.socket, pieces, rest.written) {
                 Ok(written) => {
                     metrics.writes.inc();
                     metrics.bytes_written.inc_by(u64::try_from(written).unwrap_or(u64::MAX));
                     progress = Instant::now();
-                    advance(&mut frames, &mut first, written);
+                    rest.advance(written);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.writable(state, progress + state.http.write_timeout, expires).await?;
+                    let given_up = progress + state.http.write_timeout;
+                    if let Wait::Ended = self.writable(state, given_up, expires, stream).await? {
+                        rest.cut();
+                        stream = None;
+                    }
                 }
                 Err(error) => return Err(broken(&error)),
             }
@@ -58,11 +69,25 @@ impl Sink {
         Ok(())
     }
 
-    async fn writable(&self, state: &State, given_up: Instant, expires: Instant) -> Result<(), End> {
+    async fn writable(
+        &self,
+        state: &State,
+        given_up: Instant,
+        expires: Instant,
+        stream: Option<&Stream>,
+    ) -> Result<Wait, End> {
+        let ended = async {
+            match stream {
+                Some(stream) => stream.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         let mut phase = state.phase.subscribe();
         tokio::select! {
+            // What ends the stream first: a client that takes bytes again must not be given more of them.
             biased;
-            writable = self.socket.writable() => writable.map_err(|error| broken(&error)),
+            _ = ended => Ok(Wait::Ended),
+            writable = self.socket.writable() => writable.map(|()| Wait::Writable).map_err(|error| broken(&error)),
             () = sleep_until(given_up.min(expires)) => {
                 Err(if expires < given_up { End::expired } else { End::write_timeout })
             }
@@ -99,44 +124,99 @@ fn broken(error: &io::Error) -> End {
     if error.kind() == ErrorKind::TimedOut { End::write_timeout } else { End::client_closed }
 }
 
-/// One write call over as many pieces as it takes.
-fn write_some(socket: &TcpStream, frames: &[Bytes]) -> io::Result<usize> {
-    if let [frame] = frames {
-        return socket.try_write(frame);
-    }
-    let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
-    for (piece, frame) in pieces.iter_mut().zip(frames) {
-        *piece = IoSlice::new(frame);
-    }
-    socket.try_write_vectored(pieces.get(..frames.len().min(MAX_PIECES)).unwrap_or(&pieces))
+/// What a full socket was waited for.
+enum Wait {
+    Writable,
+    Ended,
 }
 
-/// Moves past `written` bytes; frames that are written let go of their memory.
-fn advance(frames: &mut [Bytes], first: &mut usize, mut written: usize) {
-    while let Some(frame) = frames.get_mut(*first) {
-        if written < frame.len() {
-            frame.advance(written);
-            return;
-        }
-        written -= frame.len();
-        *frame = Bytes::new();
-        *first += 1;
+/// What is left of a write.
+struct Rest {
+    frames: Vec<Bytes>,
+    /// The piece that is being written, and how much of it was.
+    first: usize,
+    written: usize,
+}
+
+impl Rest {
+    fn pieces(&self) -> Option<&[Bytes]> {
+        self.frames.get(self.first..).filter(|pieces| !pieces.is_empty())
     }
+
+    /// Moves past `written` bytes; pieces that are written let go of their memory.
+    fn advance(&mut self, written: usize) {
+        self.written += written;
+        while let Some(piece) = self.frames.get_mut(self.first) {
+            if self.written < piece.len() {
+                return;
+            }
+            self.written -= piece.len();
+            *piece = Bytes::new();
+            self.first += 1;
+        }
+    }
+
+    /// Leaves out all that does not belong to the frame that was begun.
+    fn cut(&mut self) {
+        let begun = self.written > 0;
+        if let Some(piece) = self.frames.get_mut(self.first).filter(|_| begun) {
+            // A frame ends with an empty line; one that ended just here begins two bytes before.
+            let from = self.written.saturating_sub(FRAME_END.len());
+            let end = piece.get(from..).and_then(|rest| memmem::find(rest, FRAME_END));
+            piece.truncate(end.map_or(piece.len(), |end| from + end + FRAME_END.len()));
+        }
+        self.frames.truncate(self.first + usize::from(begun));
+        self.advance(0);
+    }
+}
+
+/// One write call over as many pieces as it takes; `written` bytes of the first are.
+fn write_some(socket: &TcpStream, pieces: &[Bytes], written: usize) -> io::Result<usize> {
+    let rest_of_first = pieces.first().and_then(|first| first.get(written..)).unwrap_or_default();
+    if pieces.len() == 1 {
+        return socket.try_write(rest_of_first);
+    }
+    let mut slices = [IoSlice::new(&[]); MAX_PIECES];
+    for (slice, piece) in slices.iter_mut().zip(pieces) {
+        *slice = IoSlice::new(piece);
+    }
+    if let Some(first) = slices.first_mut() {
+        *first = IoSlice::new(rest_of_first);
+    }
+    socket.try_write_vectored(slices.get(..pieces.len().min(MAX_PIECES)).unwrap_or(&slices))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn rest(pieces: &[&'static str]) -> Rest {
+        Rest { frames: pieces.iter().copied().map(Bytes::from).collect(), first: 0, written: 0 }
+    }
+
     #[test]
     fn a_partial_write_goes_on_where_it_stopped() {
-        let mut frames: Vec<Bytes> = ["ab", "cde", "", "f"].map(Bytes::from).into();
-        let mut first = 0;
-        advance(&mut frames, &mut first, 3);
-        assert_eq!((first, &frames[1][..]), (1, &b"de"[..]));
-        advance(&mut frames, &mut first, 2);
-        assert_eq!(first, 3);
-        advance(&mut frames, &mut first, 1);
-        assert_eq!(first, 4);
+        let mut rest = rest(&["ab", "cde", "", "f"]);
+        rest.advance(3);
+        assert_eq!((rest.first, rest.written), (1, 1));
+        rest.advance(2);
+        assert_eq!((rest.first, rest.written), (3, 0));
+        rest.advance(1);
+        assert!(rest.pieces().is_none());
+    }
+
+    #[test]
+    fn a_write_that_is_cut_short_ends_with_the_frame_that_was_begun() {
+        let pieces = ["data: a\n\ndata: b\n\n", "data: c\n\ndata: d\n\n"];
+        let whole = pieces.concat();
+        for written in 0..whole.len() {
+            let mut rest = rest(&pieces);
+            rest.advance(written);
+            rest.cut();
+            let left: usize = rest.pieces().unwrap_or_default().iter().map(Bytes::len).sum();
+            let left = left.saturating_sub(rest.written);
+            // Frames here are nine bytes long.
+            assert_eq!(left, written.next_multiple_of(9) - written, "after {written}");
+        }
     }
 }

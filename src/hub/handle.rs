@@ -6,9 +6,10 @@ use std::task::Waker;
 use super::Hub;
 use super::filter::Filter;
 use super::room::Room;
-use super::seat::{EndReason, Seat};
+use super::seat::{Control, EndReason, Seat};
 use super::stream::Membership;
 use crate::catalog::event::{EventId, OrganizationId};
+use crate::postgres::Lsn;
 
 /// Outlives the stream without harm: then its calls do nothing.
 #[derive(Clone, Debug)]
@@ -50,9 +51,10 @@ impl StreamHandle {
         &self.seat.user
     }
 
+    /// The role last set.
     #[must_use]
     pub fn role(&self) -> Option<Arc<str>> {
-        self.seat.control().role.clone()
+        self.seat.control().newest_role().clone()
     }
 
     /// The filter last set.
@@ -64,14 +66,23 @@ impl StreamHandle {
     /// Ends the stream: its next batch is the reason, whatever else it had to send. The first reason stays.
     pub fn end(&self, reason: EndReason) {
         self.seat.control().end.get_or_insert(reason);
-        wake(self.look());
+        wake(self.look().or_else(|| self.seat.take_waker()));
     }
 
-    /// From now on, for everything that is not read yet. Called before the publish of the transaction that changed
-    /// it, that transaction is judged by the new role.
+    /// From now on, for everything that is not read yet.
     pub fn set_role(&self, role: Option<Arc<str>>) {
+        self.change(|control| control.set_role(role));
+    }
+
+    /// For what commits at or above `from`, a transaction that is not published yet.
+    pub fn set_role_from(&self, from: Lsn, role: Option<Arc<str>>) {
+        self.change(|control| control.set_next_role(from, role));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Control)) {
         let room = self.room.lock();
-        self.seat.control().role = role;
+        change(&mut self.seat.control());
+        // Under the room's lock: what is published later finds the stream by its new standing.
         let waker = self.look();
         drop(room);
         wake(waker);

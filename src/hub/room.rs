@@ -6,7 +6,7 @@
 //! published without looking at it.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -30,7 +30,8 @@ pub(super) struct Room {
 #[derive(Debug, Default)]
 pub(super) struct RoomState {
     pub(super) seats: Seats,
-    users: HashMap<Arc<str>, usize>,
+    /// The numbers of each user's seats.
+    users: HashMap<Arc<str>, BTreeSet<u64>>,
     any: Seats,
     by_channel: HashMap<Arc<str>, Seats>,
     by_type: HashMap<Arc<str>, Seats>,
@@ -46,7 +47,7 @@ impl Room {
 impl RoomState {
     pub(super) fn insert(&mut self, seat: &Arc<Seat>, filter: &Filter) {
         self.seats.insert(seat.number, seat.clone());
-        *self.users.entry(seat.user.clone()).or_default() += 1;
+        self.users.entry(seat.user.clone()).or_default().insert(seat.number);
         self.index(seat, filter);
     }
 
@@ -54,17 +55,22 @@ impl RoomState {
         if self.seats.remove(&seat.number).is_none() {
             return;
         }
-        if let Entry::Occupied(mut count) = self.users.entry(seat.user.clone()) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
+        if let Entry::Occupied(mut numbers) = self.users.entry(seat.user.clone()) {
+            numbers.get_mut().remove(&seat.number);
+            if numbers.get().is_empty() {
+                numbers.remove();
             }
         }
         self.unindex(seat.number, filter);
     }
 
-    pub(super) fn of_user(&self, user: &str) -> usize {
-        self.users.get(user).copied().unwrap_or(0)
+    pub(super) fn count_of_user(&self, user: &str) -> usize {
+        self.users.get(user).map_or(0, BTreeSet::len)
+    }
+
+    /// The oldest first.
+    pub(super) fn of_user(&self, user: &str) -> impl Iterator<Item = &Arc<Seat>> {
+        self.users.get(user).into_iter().flatten().filter_map(|number| self.seats.get(number))
     }
 
     pub(super) fn index(&mut self, seat: &Arc<Seat>, filter: &Filter) {

@@ -6,6 +6,7 @@
 //!   head. Both change the mark atomically: either the stream takes this mark, or the publisher finds none and wakes.
 //! - A stream stores its waker, then looks at the mark.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -17,6 +18,10 @@ use crate::catalog::event::Audience;
 use crate::postgres::Lsn;
 
 const NO_MARK: u64 = u64::MAX;
+
+/// Roles that wait for a stream to come to where they begin. Of more, the last two become one: only a stream that takes
+/// nothing while its user's role changes again and again has so many.
+const MAX_NEXT_ROLES: usize = 16;
 
 /// Why a stream ends for good. It is its last batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,15 +52,17 @@ pub(super) struct Seat {
 #[derive(Clone, Debug)]
 pub(super) struct Control {
     pub(super) role: Option<Arc<str>>,
+    /// The role for what commits at or above a position, in the order of positions.
+    next_roles: VecDeque<(Lsn, Option<Arc<str>>)>,
     pub(super) filter: Arc<Filter>,
     /// The filter of what commits at or above a position that nobody has read yet.
-    pub(super) next_filter: Option<(Lsn, Arc<Filter>)>,
+    next_filter: Option<(Lsn, Arc<Filter>)>,
     pub(super) end: Option<EndReason>,
 }
 
 impl Seat {
     pub(super) fn new(number: u64, user: Arc<str>, role: Option<Arc<str>>, filter: Arc<Filter>) -> Self {
-        let control = Control { role, filter, next_filter: None, end: None };
+        let control = Control { role, next_roles: VecDeque::new(), filter, next_filter: None, end: None };
         Self {
             number,
             user,
@@ -91,14 +98,32 @@ impl Seat {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Also when it was marked before: it may wait for its client, and has to hear that it ends.
+    pub(super) fn take_waker(&self) -> Option<Waker> {
+        self.waker.take()
+    }
+
+    /// Ready when the stream is to end.
+    pub(super) fn poll_ended(&self, context: &Context<'_>) -> Poll<EndReason> {
+        self.waker.register(context.waker());
+        self.control().end.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// By a role that it has, or will have once it comes so far.
     pub(super) fn is_admitted(&self, audience: &Audience) -> bool {
-        audience.admits(&self.user, self.control().role.as_deref())
+        let control = self.control();
+        let next = control.next_roles.iter().map(|(_, role)| role);
+        std::iter::once(&control.role).chain(next).any(|role| audience.admits(&self.user, role.as_deref()))
     }
 }
 
 impl Control {
     pub(super) fn newest_filter(&self) -> &Arc<Filter> {
         self.next_filter.as_ref().map_or(&self.filter, |(_, filter)| filter)
+    }
+
+    pub(super) fn newest_role(&self) -> &Option<Arc<str>> {
+        self.next_roles.back().map_or(&self.role, |(_, role)| role)
     }
 
     /// From where on it holds: from the position of one that still waits, else from `head`.
@@ -108,10 +133,37 @@ impl Control {
         from
     }
 
-    /// The stream has read everything below `from`.
-    pub(super) fn use_next_filter(&mut self, from: Lsn) {
-        if let Some((_, filter)) = self.next_filter.take_if(|(at, _)| *at <= from) {
+    /// `from` is above every position given before.
+    pub(super) fn set_next_role(&mut self, from: Lsn, role: Option<Arc<str>>) {
+        let full = self.next_roles.len() >= MAX_NEXT_ROLES;
+        match self.next_roles.back_mut() {
+            Some(last) if full || last.0 >= from => last.1 = role,
+            _ => self.next_roles.push_back((from, role)),
+        }
+    }
+
+    /// At once, for whatever is not read yet.
+    pub(super) fn set_role(&mut self, role: Option<Arc<str>>) {
+        self.next_roles.clear();
+        self.role = role;
+    }
+
+    /// Below this position it is judged as it is.
+    pub(super) fn holds_until(&self) -> Lsn {
+        let filter = self.next_filter.as_ref().map(|(from, _)| *from);
+        let role = self.next_roles.front().map(|(from, _)| *from);
+        filter.into_iter().chain(role).min().unwrap_or(Lsn::MAX)
+    }
+
+    /// The stream has read everything below `position`.
+    pub(super) fn pass(&mut self, position: Lsn) {
+        if let Some((_, filter)) = self.next_filter.take_if(|(from, _)| *from <= position) {
             self.filter = filter;
+        }
+        while self.next_roles.front().is_some_and(|(from, _)| *from <= position) {
+            if let Some((_, role)) = self.next_roles.pop_front() {
+                self.role = role;
+            }
         }
     }
 }

@@ -152,6 +152,11 @@ impl Stream {
         }
     }
 
+    /// Waits until the stream is to end: for who is busy with what [`next`](Self::next) gave.
+    pub async fn ended(&self) -> EndReason {
+        poll_fn(|context| self.membership.seat.poll_ended(context)).await
+    }
+
     fn step(&mut self) -> Step {
         let mark = self.membership.seat.take_mark();
         if mark.is_none() && !self.behind {
@@ -171,7 +176,7 @@ impl Stream {
             self.generation = snapshot.view.generation;
             self.epoch = snapshot.view.epoch;
             self.sync = None;
-            self.membership.seat.control().use_next_filter(Lsn::MAX);
+            self.membership.seat.control().pass(Lsn::MAX);
             return self.go_on(SyncReason::HistoryReset, snapshot.restart());
         }
         if let Some(reason) = self.sync.take() {
@@ -181,17 +186,24 @@ impl Stream {
             // What was published before the mark does not concern it.
             self.after = self.after.max((from, 0));
         }
-        let until = control.next_filter.as_ref().map_or(Lsn::MAX, |(from, _)| *from);
+        let until = control.holds_until();
         let step = self.read(&snapshot, until, &control);
-        if control.next_filter.is_none() {
+        if until == Lsn::MAX {
             return step;
         }
-        self.behind = true;
-        if matches!(step, Step::Wait) {
-            self.membership.seat.control().use_next_filter(until);
-            return Step::Again;
+        match step {
+            Step::Wait if until <= snapshot.view.head => {
+                self.membership.seat.control().pass(until);
+                self.behind = true;
+                Step::Again
+            }
+            // A role from a transaction on that is not published yet: its publish is waited for.
+            Step::Wait => Step::Wait,
+            step => {
+                self.behind = true;
+                step
+            }
         }
-        step
     }
 
     /// Reads on, of commits below `until`. `Wait`: there is no more.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use super::{Batch, Filter, Hub, Start, Stream, Subscription};
+use super::{Batch, EndReason, Filter, Hub, Start, Stream, Subscription};
 use crate::catalog::event::{EventId, OrganizationId, SyncReason};
 use crate::journal::Journals;
 use crate::journal::fixture::EPOCH;
@@ -87,6 +87,15 @@ impl Count {
                 Poll::Pending if self.get() == woken => return None,
                 Poll::Pending => {}
             }
+        }
+    }
+
+    /// Whether the stream is to end.
+    fn poll_ended(self: &Arc<Self>, stream: &Stream) -> Option<EndReason> {
+        let waker = Waker::from(self.clone());
+        match std::pin::pin!(stream.ended()).poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(reason) => Some(reason),
+            Poll::Pending => None,
         }
     }
 }

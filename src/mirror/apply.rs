@@ -23,6 +23,14 @@ pub(super) struct Binding {
     key: Option<Vec<usize>>,
 }
 
+/// What a change did to a mirrored row; both: it replaced one by the other.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    pub table: MirrorTableId,
+    pub before: Option<Arc<MirrorRow>>,
+    pub after: Option<Arc<MirrorRow>>,
+}
+
 impl Binding {
     fn new(relation: &Arc<Relation>, columns: &[String], key: &[String]) -> Self {
         let place = |name: &String| relation.columns.iter().position(|column| column.name == *name);
@@ -43,30 +51,28 @@ impl Binding {
 }
 
 impl Mirror {
-    /// Applies a change; one of a table that is not mirrored, or that the load has already seen, changes nothing.
+    /// Applies a change; one of a table that is not mirrored, or that the load has already seen, changes nothing and
+    /// gives none.
     ///
     /// # Errors
     /// The change can't be applied: from here on the mirror is behind, until it is loaded again.
-    pub fn apply(&self, xid: u32, change: &RowChange) -> Result<(), MirrorError> {
-        let Some(MirrorTableId(place)) = self.find_relation(&change.relation) else {
-            return Ok(());
+    pub fn apply(&self, xid: u32, change: &RowChange) -> Result<Option<Applied>, MirrorError> {
+        let Some(id) = self.find_relation(&change.relation) else {
+            return Ok(None);
         };
-        let Some(table) = self.tables.get(place) else {
-            return Ok(());
+        let Some(table) = self.tables.get(id.0).filter(|_| !self.has_seen(xid)) else {
+            return Ok(None);
         };
-        if self.has_seen(xid) {
-            return Ok(());
-        }
         let mut state = table.write();
         let before = state.rows.memory();
-        table.apply(&mut state, change, self.bytes(), self.max_bytes)?;
+        let applied = table.apply(id, &mut state, change, self.bytes(), self.max_bytes)?;
         let after = state.rows.memory();
         if after >= before {
             self.memory.fetch_add(after - before, Ordering::Relaxed);
         } else {
             self.memory.fetch_sub(before - after, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(Some(applied))
     }
 
     /// Empties the mirrored ones among the truncated tables; true when there was one. What was derived from them has
@@ -107,11 +113,12 @@ impl Mirror {
 impl Table {
     fn apply(
         &self,
+        table: MirrorTableId,
         state: &mut State,
         change: &RowChange,
         used_bytes: u64,
         limit_bytes: u64,
-    ) -> Result<(), MirrorError> {
+    ) -> Result<Applied, MirrorError> {
         if state.oid.is_some_and(|oid| oid != change.relation.id.0) {
             return Err(MirrorError::Replaced { table: self.spec.table.clone() });
         }
@@ -119,7 +126,7 @@ impl Table {
             state.binding = Some(Binding::new(&change.relation, &self.columns, &state.key));
         }
         let Some(binding) = &state.binding else {
-            return Ok(());
+            return Ok(Applied { table, before: None, after: None });
         };
         let no_key = || MirrorError::NoKey { table: self.spec.table.clone() };
         let old = change.old.as_ref().map(OldTuple::tuple).map(cells);
@@ -132,8 +139,8 @@ impl Table {
         }
         let old_key = old.as_deref().map(|old| binding.key(old).ok_or_else(no_key)).transpose()?;
         let Some(new) = new else {
-            state.rows.remove(&old_key.ok_or_else(no_key)?);
-            return Ok(());
+            let before = state.rows.remove(&old_key.ok_or_else(no_key)?);
+            return Ok(Applied { table, before, after: None });
         };
         // A key that was out of line and not touched is not in the new row; it is the old one's then.
         let new_key = binding.key(&new).or_else(|| old_key.clone()).ok_or_else(no_key)?;
@@ -155,15 +162,15 @@ impl Table {
             MirrorRow::new(&new_key, values)
         };
         let row = row.ok_or_else(too_large)?;
-        let replaced = state.rows.get(old_key.as_deref().unwrap_or(&new_key)).map_or(0, |row| row.memory());
-        if used_bytes.saturating_sub(replaced).saturating_add(row.memory()) > limit_bytes {
+        let replaced = state.rows.get(old_key.as_deref().unwrap_or(&new_key)).cloned();
+        let freed_bytes = replaced.as_ref().map_or(0, |row| row.memory());
+        if used_bytes.saturating_sub(freed_bytes).saturating_add(row.memory()) > limit_bytes {
             return Err(MirrorError::TooLarge { table: self.spec.table.clone(), limit_bytes });
         }
         if let Some(old_key) = old_key {
             state.rows.remove(&old_key);
         }
-        state.rows.put(row);
-        Ok(())
+        Ok(Applied { table, before: replaced, after: Some(state.rows.put(row)) })
     }
 }
 

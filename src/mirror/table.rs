@@ -53,24 +53,24 @@ impl Rows {
     }
 
     /// Puts a row in the place of the one with its key.
-    pub(super) fn put(&mut self, row: MirrorRow) {
+    pub(super) fn put(&mut self, row: MirrorRow) -> Arc<MirrorRow> {
         self.remove(row.key());
         let row = Arc::new(row);
         self.memory += row.memory();
         for index in &mut self.indexes {
             self.memory += index.add(&row);
         }
-        self.by_key.insert(ByKey(row));
+        self.by_key.insert(ByKey(Arc::clone(&row)));
+        row
     }
 
-    pub(super) fn remove(&mut self, key: &[u8]) {
-        let Some(ByKey(row)) = self.by_key.take(key) else {
-            return;
-        };
+    pub(super) fn remove(&mut self, key: &[u8]) -> Option<Arc<MirrorRow>> {
+        let ByKey(row) = self.by_key.take(key)?;
         self.memory -= row.memory();
         for index in &mut self.indexes {
             self.memory -= index.take(&row);
         }
+        Some(row)
     }
 
     pub(super) fn clear(&mut self) {

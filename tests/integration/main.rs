@@ -32,6 +32,7 @@ mod order;
 mod outbox;
 mod requests;
 mod restart;
+mod revocation;
 mod roles;
 mod rows;
 mod schema;

@@ -50,7 +50,7 @@ async fn follow(database: &TestDatabase, source: &mut Source, mirror: &Mirror) -
                 let mut last = false;
                 while let Some(change) = reader.next().unwrap() {
                     match change {
-                        Change::Row(row) => mirror.apply(transaction.xid, row).unwrap(),
+                        Change::Row(row) => drop(mirror.apply(transaction.xid, row).unwrap()),
                         Change::Truncate(relations) => drop(mirror.truncate(transaction.xid, relations)),
                         Change::Emit(_) => last = true,
                         Change::Canary(_) => {}

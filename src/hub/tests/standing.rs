@@ -8,6 +8,7 @@ use super::{Count, ROOMY, hub, id, live, names, poll, poll_ids, subscription, ta
 use crate::catalog::event::{Audience, OrganizationId};
 use crate::hub::{Batch, EndReason, Filter, Full, Limits, Start};
 use crate::journal::fixture::{Draft, commit, draft, journals};
+use crate::postgres::Lsn;
 
 #[test]
 fn an_event_with_an_audience_reaches_whom_it_admits() {
@@ -44,6 +45,60 @@ fn a_changed_role_holds_for_all_that_is_not_read_yet() {
     stream.handle().set_role(None);
     assert_eq!(poll(&mut stream), None);
     assert_eq!(stream.cursor(), id(21, 0));
+}
+
+#[test]
+fn a_role_from_a_position_on_judges_what_commits_there_and_above() {
+    let audience = |role: &str| Some(Arc::new(Audience { roles: vec![role.into()], user: None }));
+    let both = |lsn| {
+        let member = Draft { audience: audience("member"), ..draft("a", lsn, 1) };
+        [member, Draft { audience: audience("admin"), ..draft("a", lsn, 2) }]
+    };
+    for read_between in [false, true] {
+        let journals = journals(ROOMY, 10);
+        let hub = hub(&journals);
+        let mut stream = live(&hub, Filter::default());
+        let handle = stream.handle();
+        handle.set_role(Some("member".into()));
+        let mut seen = Vec::new();
+        let mut read = |stream: &mut _| {
+            let ids = std::iter::repeat_with(|| poll_ids(stream));
+            seen.extend(ids.take_while(|ids| !ids.is_empty()).flatten());
+        };
+        if read_between {
+            read(&mut stream);
+        }
+        commit(&journals, &both(20));
+        // As a transaction does: before it is published, and before the one below it was read.
+        handle.set_role_from(Lsn::new(30), Some("admin".into()));
+        if read_between {
+            read(&mut stream);
+        }
+        commit(&journals, &both(30));
+        handle.set_role_from(Lsn::new(40), Some("member".into()));
+        if read_between {
+            read(&mut stream);
+        }
+        commit(&journals, &both(40));
+        commit(&journals, &both(50));
+        read(&mut stream);
+        assert_eq!(handle.role().as_deref(), Some("member"));
+        assert_eq!(seen, [id(20, 1), id(30, 2), id(40, 1), id(50, 1)], "read between: {read_between}");
+        assert_eq!(stream.cursor(), id(51, 0));
+    }
+}
+
+#[test]
+fn a_stream_that_is_busy_hears_that_it_ends() {
+    let journals = journals(ROOMY, 10);
+    let hub = hub(&journals);
+    let mut stream = live(&hub, Filter::default());
+    assert_eq!(poll(&mut stream), None);
+    commit(&journals, &[draft("a", 20, 1)]);
+    let count = Arc::<Count>::default();
+    assert_eq!(count.poll_ended(&stream), None);
+    stream.handle().end(EndReason::Revoked);
+    assert_eq!((count.get(), count.poll_ended(&stream)), (1, Some(EndReason::Revoked)));
 }
 
 #[test]

@@ -209,16 +209,7 @@ impl TestApp {
              commit"
         ))
         .await;
-        let member = Member { organization: organization.to_owned(), token: token_with(user, json!({})) };
-        eventually("the membership is known", || async {
-            let mut stream = self.connect(&member, "").await;
-            if stream.head.status != 200 {
-                return None;
-            }
-            stream.data().await.event_type().filter(|first| first == "connected")
-        })
-        .await;
-        member
+        Member { organization: organization.to_owned(), token: token_with(user, json!({})) }
     }
 
     /// The native path's target for a member, with more parameters (`&channel=…`).
