@@ -35,6 +35,9 @@ create table walcast.outbox (
     -- A record's own text output, in the session format of the functions below.
     old_row text,
     new_row text,
+    -- Of rows too long to be kept whole: the columns that read as null there, by their places from 0 on, each with
+    -- the length and the digest of its value. [old, new]
+    omitted jsonb,
     message text,
     created_at timestamptz not null default clock_timestamp()
 )
@@ -127,6 +130,53 @@ begin
 end
 $$;
 
+-- A row that is too long to be kept, or even to be printed, whole: without the values that do not fit, of which the
+-- length and a digest are told. Short ones are always kept; what is kept of both rows of an update is `room` at most.
+create function walcast.outbox_long_row(
+    written record, relation oid, inout room bigint, out content text, out omitted jsonb
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    short constant bigint := 8192;
+    kept text[] := '{}';
+    spot text;
+    found_column record;
+    bytes bigint;
+    digest text;
+begin
+    omitted := '[]';
+    for found_column in
+        select a.attname, a.atttypid from pg_attribute a
+         where a.attrelid = relation and a.attnum > 0 and not a.attisdropped order by a.attnum
+    loop
+        spot := format('($1::%s).%I', relation::regclass, found_column.attname);
+        begin
+            execute format('select octet_length(%s::text)', spot) into bytes using written;
+            if bytes > short and bytes > room then
+                execute format('select sha256(convert_to(%s::text, ''UTF8''))::text', spot) into digest using written;
+            end if;
+        exception when program_limit_exceeded or out_of_memory or internal_error then
+            -- Longer than any text can be.
+            bytes := 1073741824;
+            execute format('select to_hex(hash_record_extended(row(%s), 0))', spot) into digest using written;
+        end;
+        if coalesce(bytes, 0) <= short or bytes <= room then
+            kept := kept || spot;
+            if bytes > short then
+                room := room - bytes;
+            end if;
+        else
+            omitted := omitted || jsonb_build_array(
+                jsonb_build_array(cardinality(kept), bytes, left(lpad(ltrim(digest, '\x'), 16, '0'), 16)));
+            kept := kept || 'null'::text;
+        end if;
+    end loop;
+    execute format('select row(%s)::text', array_to_string(kept, ', ')) into content using written;
+end
+$$;
+
 -- The format is that of the worker's own sessions: a value reads the same out of either source, whatever the
 -- application's session has set. Whoever writes to the table has no rights here, hence SECURITY DEFINER.
 create function walcast.outbox_change() returns trigger
@@ -141,14 +191,38 @@ set bytea_output = 'hex'
 set quote_all_identifiers = off
 set lc_monetary from current
 as $$
+declare
+    relation constant bigint := walcast.outbox_relation(tg_relid);
+    -- As stored, perhaps compressed: what takes less can't be too long as text, 1 GB being the limit.
+    long constant integer := 1048576;
+    -- The default of source.max_row.
+    room bigint := 33554432;
+    old_content text;
+    old_omitted jsonb;
+    new_content text;
+    new_omitted jsonb;
 begin
     if tg_op = 'TRUNCATE' then
-        insert into walcast.outbox (operation, relation) values ('T', walcast.outbox_relation(tg_relid));
-    else
+        insert into walcast.outbox (operation, relation) values ('T', relation);
+    elsif coalesce(pg_column_size(old), 0) + coalesce(pg_column_size(new), 0) < long then
         insert into walcast.outbox (operation, relation, old_row, new_row)
-        values (tg_op::"char", walcast.outbox_relation(tg_relid), old::text, new::text);
+        values (tg_op::"char", relation, old::text, new::text);
+    else
+        if tg_op <> 'INSERT' then
+            select r.room, r.content, r.omitted into room, old_content, old_omitted
+              from walcast.outbox_long_row(old, tg_relid, room) r;
+        end if;
+        if tg_op <> 'DELETE' then
+            select r.content, r.omitted into new_content, new_omitted
+              from walcast.outbox_long_row(new, tg_relid, room) r;
+        end if;
+        insert into walcast.outbox (operation, relation, old_row, new_row, omitted)
+        values (tg_op::"char", relation, old_content, new_content, jsonb_build_array(old_omitted, new_omitted));
     end if;
-    perform walcast.wake();
+    -- As walcast.wake does; a call less for every row.
+    if current_setting('max_prepared_transactions') = '0' then
+        perform pg_notify('walcast', '');
+    end if;
     return null;
 end
 $$;
@@ -312,7 +386,7 @@ begin
                case acl.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(acl.grantee)) end
           from pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) as acl
          where pronamespace = 'walcast'::regnamespace and acl.grantee <> proowner
-           and proname in ('outbox_relation', 'wake', 'outbox_change', 'write_canary', 'open_outbox',
+           and proname in ('outbox_relation', 'wake', 'outbox_long_row', 'outbox_change', 'write_canary', 'open_outbox',
                            'number_outbox', 'prune_outbox', 'clear_outbox', 'close_outbox')
          union all
         select 'table ' || pg_class.oid::regclass,

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::EMIT_PREFIX;
 use super::backoff::Backoff;
 use super::confirm::Window;
 use super::policy::{ErrorKind, Fatal, SourceError, describe};
@@ -29,6 +30,7 @@ use super::{ResetReason, SourceItem, Transaction};
 use crate::config;
 use crate::postgres::client::Client;
 use crate::postgres::dsn::Dsn;
+use crate::postgres::pgoutput::LongMessages;
 use crate::postgres::schema::TableName;
 use crate::postgres::{Lsn, PgTimestamp};
 use session::{Attempt, Opened, Past, Round, Session, Target, Task};
@@ -88,7 +90,14 @@ impl OutboxSource {
     pub fn new(source: &config::Source, replay: &config::Replay, dsn: Dsn) -> Self {
         let window = Window { max_age: replay.max_age, max_wal: replay.max_wal.0 };
         Self {
-            target: Target { dsn, tables: Vec::new() },
+            target: Target {
+                dsn,
+                tables: Vec::new(),
+                long: LongMessages {
+                    prefix: EMIT_PREFIX,
+                    max_bytes: usize::try_from(source.max_row.0).unwrap_or(usize::MAX),
+                },
+            },
             window,
             max_transaction: source.max_transaction.0,
             phase: Phase::Waiting { until: Instant::now() },

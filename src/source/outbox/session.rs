@@ -13,12 +13,12 @@ use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
-use super::relation::Definition;
+use super::relation::{Definition, Omitted};
 use super::triggers;
 use crate::postgres::client::{self, Client};
 use crate::postgres::dsn::Dsn;
 use crate::postgres::pgoutput::{
-    Begin, Commit, EmittedMessage, LogicalMessage, OldTuple, Relation, RelationId, Tuple,
+    Begin, Commit, EmittedMessage, LogicalMessage, LongMessages, OldTuple, Relation, RelationId, Tuple,
 };
 use crate::postgres::schema::TableName;
 use crate::postgres::{Lsn, PgTimestamp};
@@ -66,8 +66,10 @@ const TRANSACTIONS: &str = "
 select position, ends, xid::text, pg_catalog.date_part('epoch', numbered_at) * 1000000
   from walcast.outbox_transactions where position >= $1 and position < $2 order by position limit $3";
 
+/// A message that is too long to be verified is not believed: it reads as empty.
 const ROWS: &str = "
-select t.position, o.operation::text, o.relation, o.old_row, o.new_row, o.message
+select t.position, o.operation::text, o.relation, o.old_row, o.new_row,
+       case when octet_length(o.message) > $3 then '' else o.message end, o.omitted::text
   from walcast.outbox_transactions t join walcast.outbox o on o.xid = t.xid
  where t.position >= $1 and t.position <= $2 order by t.position, o.id";
 
@@ -80,6 +82,8 @@ pub(super) struct Target {
     pub(super) dsn: Dsn,
     /// Whose changes matter. None: of all that have triggers.
     pub(super) tables: Vec<TableName>,
+    /// What is kept of a row.
+    pub(super) long: LongMessages,
 }
 
 /// What came before, and may go on.
@@ -118,6 +122,7 @@ pub(super) struct Session {
     statements: Statements,
     /// By their ids; they never change.
     definitions: HashMap<i64, Definition>,
+    long: LongMessages,
     /// Writers say that there is something. They don't where transactions may be prepared, which NOTIFY forbids.
     notifies: bool,
 }
@@ -205,7 +210,13 @@ pub(super) async fn retry(client: Client, target: Target, past: Past) -> Result<
         rows: answered(client.prepare(ROWS)).await?,
         definitions: answered(client.prepare(DEFINITIONS)).await?,
     };
-    let session = Session { client, statements, definitions: HashMap::new(), notifies: get(&about, 5)? };
+    let session = Session {
+        client,
+        statements,
+        definitions: HashMap::new(),
+        long: target.long,
+        notifies: get(&about, 5)?,
+    };
     Ok(Attempt::Opened(Box::new(Opened { session, identity, floor, start, reset })))
 }
 
@@ -285,7 +296,8 @@ impl Session {
         let (Some(first), Some(last)) = (places.first(), places.last()) else {
             return Ok(());
         };
-        let bounds: [&(dyn ToSql + Sync); 2] = [&first.position, &last.position];
+        let longest = i32::try_from(self.long.max_bytes).unwrap_or(i32::MAX);
+        let bounds: [&(dyn ToSql + Sync); 3] = [&first.position, &last.position, &longest];
         let rows = answered(self.client.query_raw(&self.statements.rows, bounds)).await?;
         pin_mut!(rows);
         let mut assembly = Assembly { assembler: Assembler::new(max_transaction), tables: HashMap::new() };
@@ -331,12 +343,16 @@ impl Session {
         let Some(definition) = id.and_then(|id| self.definitions.get(&id)) else {
             return Ok(None);
         };
-        let tuple = |column| -> Result<Option<Tuple>, SourceError> {
+        let Ok([old, new]) = Omitted::parse(get(row, 6)?) else {
+            return Ok(None);
+        };
+        let mut kept = 0;
+        let mut tuple = |column, omitted: &[Omitted]| -> Result<Option<Tuple>, SourceError> {
             let text: Option<&str> = get(row, column)?;
-            Ok(text.and_then(|text| definition.tuple(text).ok()))
+            Ok(text.and_then(|text| definition.tuple(text, omitted, self.long, &mut kept).ok()))
         };
         let relation = definition.relation.id;
-        let message = match (operation, tuple(3)?.map(OldTuple::Full), tuple(4)?) {
+        let message = match (operation, tuple(3, &old)?.map(OldTuple::Full), tuple(4, &new)?) {
             ("I", None, Some(new)) => LogicalMessage::Insert { relation, new },
             ("U", Some(old), Some(new)) => LogicalMessage::Update { relation, old: Some(old), new },
             ("D", Some(old), None) => LogicalMessage::Delete { relation, old },
