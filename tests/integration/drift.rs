@@ -53,7 +53,7 @@ async fn data(stream: &mut Stream, event_type: &str) -> Value {
 }
 
 #[tokio::test]
-async fn columns_come_change_and_go_in_the_order_of_the_stream() {
+pub async fn columns_come_change_and_go_in_the_order_of_the_stream() {
     let (mut app, member, mut stream) = start().await;
     app.sql("insert into bays values ('b1', 'o1', 'open', 3, 's1', 'u1')").await;
     assert_eq!(
@@ -125,7 +125,7 @@ async fn a_mirrored_column_that_goes_is_null_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
-async fn a_table_that_is_dropped_or_made_again_is_told_and_the_others_go_on() {
+pub async fn a_table_that_is_dropped_or_made_again_is_told_and_the_others_go_on() {
     let (app, _, mut stream) = start().await;
     app.sql("drop table bays; insert into other values (1, 'o1')").await;
     assert_eq!(data(&mut stream, "other").await, json!({ "id": 1 }));

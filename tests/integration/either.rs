@@ -3,11 +3,13 @@
 use crate::bench::app::over_the_outbox;
 
 macro_rules! over_the_outbox {
-    ($($module:ident { $($test:ident)+ })+) => {$(
+    ($($module:ident $(in $parent:ident)? { $($test:ident)+ })+) => {$(
         mod $module {
+            use crate$(::$parent)?::$module as written;
+
             $(#[test]
             fn $test() {
-                super::over_the_outbox(crate::$module::$test);
+                super::over_the_outbox(written::$test);
             })+
         }
     )+};
@@ -47,5 +49,52 @@ over_the_outbox! {
         while_the_database_is_away_readiness_says_so_and_streams_stay
         a_cut_network_is_mended_without_a_gap
         a_second_worker_waits_and_takes_over
+    }
+    transactions {
+        what_a_savepoint_took_back_never_happened
+        a_prepared_transaction_comes_when_it_is_committed_and_never_when_it_is_not
+        truncating_many_tables_is_told_once_for_each_that_makes_events
+        lookups_show_the_mirror_as_of_each_change_of_their_own_transaction
+        a_hundred_thousand_rows_with_related_ones_come_whole_and_in_order
+    }
+    columns {
+        a_column_of_every_type_says_what_to_json_says_whatever_the_database_is_set_to
+        types_that_were_made_while_it_runs_are_known
+    }
+    tables {
+        partitions_are_their_root_whatever_is_attached_and_detached
+        a_child_by_inheritance_is_a_table_of_its_own
+        a_large_value_of_a_mirrored_row_that_is_not_touched_is_still_there
+    }
+    memory {
+        a_row_takes_no_more_than_a_row_may_and_its_event_is_oversize
+    }
+    streams {
+        an_id_that_left_a_full_window_is_history_expired_until_the_client_has_the_syncs_own
+        an_id_inside_the_window_that_names_no_transaction_is_history_reset
+        since_starts_at_a_duration_at_an_id_and_at_the_earliest
+    }
+    canary {
+        streams_readiness_and_metric_tell_a_network_that_swallows_everything_and_that_it_is_back
+        a_pipeline_that_is_behind_and_moves_is_slow_and_not_stopped
+    }
+    revocation {
+        a_revoked_member_gets_nothing_of_the_transaction_that_revokes
+        truncated_memberships_leave_only_who_is_a_member_at_the_commit
+        who_was_revoked_while_the_worker_was_down_is_refused_and_the_others_resume
+    }
+    drift {
+        columns_come_change_and_go_in_the_order_of_the_stream
+        a_table_that_is_dropped_or_made_again_is_told_and_the_others_go_on
+    }
+    schema in failures {
+        columns_come_go_and_change_and_the_stream_goes_on
+    }
+    connection in failures {
+        a_changed_password_is_told_and_the_right_one_heals_it
+    }
+    server in failures {
+        a_promoted_standby_is_another_epoch
+        a_copy_of_an_older_state_with_the_same_identifier_is_another_history
     }
 }

@@ -2,9 +2,9 @@
 //! heals. A server that has to be harmed is the test's own.
 
 mod budget;
-mod connection;
-mod schema;
-mod server;
+pub mod connection;
+pub mod schema;
+pub mod server;
 mod slot;
 
 use std::net::SocketAddr;
