@@ -245,7 +245,7 @@ async fn keep_visible(visibility: Arc<Visibility>, journals: Arc<Journals>) {
     loop {
         rounds.tick().await;
         let generation = journals.view().generation;
-        let visible = visibility.visible_position().await;
+        let visible = visibility.visible().await.position;
         // One of another history says nothing about this one.
         if journals.view().generation == generation {
             journals.set_visible(visible);

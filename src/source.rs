@@ -43,5 +43,5 @@ pub use relations::{CANARY_PREFIX, EMIT_PREFIX};
 pub use snapshot::{InvalidSnapshot, Snapshot};
 pub use spool::Spool;
 pub use transaction::{Change, ChangeReader, Changes, Operation, RowChange, Transaction};
-pub use visibility::Visibility;
+pub use visibility::{Visibility, Visible};
 pub use wal::{WalSource, slot_name};

@@ -100,6 +100,12 @@ impl Memberships {
         Ok(Self { members: members.transpose()?, names: names.transpose()? })
     }
 
+    /// A table says who is a member of what, not the token.
+    #[must_use]
+    pub const fn are_mirrored(&self) -> bool {
+        self.members.is_some()
+    }
+
     /// The principal's place in the organization, or none.
     #[must_use]
     pub fn role_of(&self, organization: &str, principal: &Principal) -> Option<Membership> {

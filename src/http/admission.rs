@@ -27,6 +27,7 @@ use crate::catalog::OrganizationId;
 use crate::hub::{Filter, Full, Start, StreamHandle, Subscription};
 use crate::postgres::Lsn;
 
+const BEHIND: Refusal = Refusal::transient("behind", "the worker has yet to read what is committed by now");
 const BUSY: Refusal = Refusal::transient("busy", "too many streams are being opened at once");
 
 /// Somebody known, who asks for what they may have.
@@ -46,9 +47,12 @@ pub(super) async fn judge(state: &State, endpoint: &Endpoint, request: &Parts) -
     state.check_open()?;
     // The worker is given a moment to come to what is committed by now: a new member may connect at once, and who was
     // one until just now gets nothing. Whether or not the organization exists, it takes as long.
-    let visible = state.services.visibility.position().await;
-    let organization = place(state, &principal, &parameters)?;
-    Ok(Judged { principal, organization, parameters, visible })
+    let visible = state.services.visibility.visible().await;
+    let organization = place(state, &principal, &parameters);
+    // What is not known yet may let them in: they are not sent away for good.
+    let known = visible.current || !state.memberships()?.are_mirrored();
+    let organization = if known { organization? } else { organization.map_err(|_| BEHIND)? };
+    Ok(Judged { principal, organization, parameters, visible: visible.position })
 }
 
 /// The organization that is meant, of which the principal is a member.

@@ -18,21 +18,20 @@ use super::refusal::Refusal;
 use crate::access::{Authenticator, Credential, Memberships, Origins, Principal};
 use crate::config;
 use crate::hub::{self, Hub};
-use crate::postgres::Lsn;
 use crate::source;
 use crate::telemetry::{Freshness, Metrics, Readiness, State as Standing};
 
-/// Tells the position all of whose commits a new snapshot of the database sees.
+/// Tells the position all of whose commits a new snapshot of the database sees, and whether the worker is behind.
 ///
 /// Decoding runs ahead of visibility: a stream that starts "now" starts there, so that who connects and then reads
 /// the database misses nothing. An older position is right too.
 pub trait Visibility: Send + Sync {
-    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>>;
+    fn visible(&self) -> Pin<Box<dyn Future<Output = source::Visible> + Send + '_>>;
 }
 
 impl Visibility for source::Visibility {
-    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>> {
-        Box::pin(self.visible_position())
+    fn visible(&self) -> Pin<Box<dyn Future<Output = source::Visible> + Send + '_>> {
+        Box::pin(self.visible())
     }
 }
 

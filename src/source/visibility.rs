@@ -52,7 +52,7 @@ pub struct Visibility {
     record: Mutex<Record>,
     /// Held by the one who asks the server; the others wait for it.
     connection: tokio::sync::Mutex<Connection>,
-    /// Queries that have ended, whatever came of them.
+    /// Rounds of asking the server that have begun.
     rounds: AtomicU64,
     /// Wakes who waits for the pipeline.
     moved: Notify,
@@ -62,6 +62,19 @@ pub struct Visibility {
 struct Connection {
     client: Option<Client>,
     not_before: Option<Instant>,
+    /// The last round that ended, and whether the pipeline came to what was committed when it began.
+    round: u64,
+    current: bool,
+}
+
+/// What somebody who asks is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visible {
+    /// Every commit below it is published, and seen by a new snapshot.
+    pub position: Lsn,
+    /// Everything that was committed when it was asked for has been processed, as far as anybody knows: where not, the
+    /// worker is behind, or the server does not answer.
+    pub current: bool,
 }
 
 /// What the pipeline dealt with and no snapshot is known to see whole.
@@ -122,35 +135,42 @@ impl Visibility {
     }
 
     /// The newest position known to be visible whole. Callers at the same time share one query; cancel-safe.
-    pub async fn visible_position(&self) -> Lsn {
-        let rounds = self.rounds.load(Ordering::Acquire);
+    pub async fn visible(&self) -> Visible {
+        let begun = self.rounds.load(Ordering::Acquire);
         let mut connection = self.connection.lock().await;
-        // Whoever waited for another's query has its answer.
-        if self.rounds.load(Ordering::Acquire) == rounds {
-            self.look(&mut connection).await;
-            self.rounds.fetch_add(1, Ordering::Release);
+        // A round that began after this call knows what was committed before it.
+        if connection.round <= begun {
+            let round = self.rounds.fetch_add(1, Ordering::AcqRel) + 1;
+            connection.current = self.look(&mut connection).await;
+            connection.round = round;
         }
-        self.lock().visible
+        Visible { position: self.lock().visible, current: connection.current }
     }
 
-    async fn look(&self, connection: &mut Connection) {
+    /// Whether the pipeline came to the log's end.
+    async fn look(&self, connection: &mut Connection) -> bool {
         if connection.not_before.is_some_and(|until| Instant::now() < until) {
-            return;
+            return false;
         }
         // Taken out: if this future is dropped halfway, so is the connection.
         let client = connection.client.take();
         match timeout(QUERY_TIMEOUT, self.see(client)).await {
-            Ok(Ok(client)) => *connection = Connection { client: Some(client), not_before: None },
+            Ok(Ok((client, current))) => {
+                connection.client = Some(client);
+                connection.not_before = None;
+                return current;
+            }
             Ok(Err(error)) => {
                 tracing::debug!(error, "no snapshot: the visible position stays where it is");
                 connection.not_before = Some(Instant::now() + PAUSE);
             }
             Err(_) => connection.not_before = Some(Instant::now() + PAUSE),
         }
+        false
     }
 
     /// Lets the pipeline catch up, then takes a snapshot: on the connection that there was, or on a new one.
-    async fn see(&self, client: Option<Client>) -> Result<Client, String> {
+    async fn see(&self, client: Option<Client>) -> Result<(Client, bool), String> {
         let old = match client {
             Some(client) => self.end(&client).await.ok().map(|end| (client, end)),
             None => None,
@@ -164,13 +184,13 @@ impl Visibility {
             }
         };
         // Late is no failure.
-        let _ = timeout(CATCH_UP, self.reach(end)).await;
+        let current = timeout(CATCH_UP, self.reach(end)).await.is_ok();
         let all_seen = self.lock().unseen.is_empty();
         if !all_seen {
             let snapshot: Snapshot = query(&client, "select pg_catalog.pg_current_snapshot()::text").await?;
             self.lock().see(&snapshot);
         }
-        Ok(client)
+        Ok((client, current))
     }
 
     /// Above every commit that a snapshot can see by now.
@@ -178,8 +198,10 @@ impl Visibility {
         match self.source.get().copied().unwrap_or_default() {
             Kind::Wal => log_end(client).await,
             Kind::Outbox => {
-                let end: u64 = query(client, "select walcast.number_outbox()::text").await?;
-                Ok(Lsn::new(end))
+                // Somebody waits for what this numbers: the reader is woken, whether or not writers do that.
+                const NUMBER: &str =
+                    "select walcast.number_outbox()::text from pg_catalog.pg_notify('walcast', '')";
+                query(client, NUMBER).await.map(Lsn::new)
             }
         }
     }

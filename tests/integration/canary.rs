@@ -104,7 +104,7 @@ pub async fn a_pipeline_that_is_behind_and_moves_is_slow_and_not_stopped() {
     // One transaction that takes longer to deal with than a canary may take: it waits behind.
     app.sql(
         "insert into issues (organization_id, category, priority, status, title, description, reporter_id)
-         select 'o1', 'c', 'low', 'open', 't', repeat('d', 200), 'u1' from generate_series(1, 150000)",
+         select 'o1', 'c', 'low', 'open', 't', repeat('d', 200), 'u1' from generate_series(1, 60000)",
     )
     .await;
     reason_says(&app, "slow: ").await;

@@ -458,7 +458,7 @@ async fn now_is_behind_a_transaction_until_a_new_snapshot_sees_it() {
     database.run(&insert("1")).await;
     let first = source.transaction().await;
     visibility.record(first.xid, first.end_lsn);
-    assert_eq!(visibility.visible_position().await, first.end_lsn);
+    assert_eq!(visibility.visible().await.position, first.end_lsn);
 
     // One that the server still lists as in progress: it stands for a commit that was decoded before it is visible.
     let other = server::session(&database.dsn).await;
@@ -472,7 +472,7 @@ async fn now_is_behind_a_transaction_until_a_new_snapshot_sees_it() {
     database.run(&insert("3")).await;
     let third = source.transaction().await;
     visibility.record(third.xid, third.end_lsn);
-    assert_eq!(visibility.visible_position().await, first.end_lsn);
+    assert_eq!(visibility.visible().await.position, first.end_lsn);
     other.batch_execute("commit").await.unwrap();
-    assert_eq!(visibility.visible_position().await, third.end_lsn);
+    assert_eq!(visibility.visible().await.position, third.end_lsn);
 }

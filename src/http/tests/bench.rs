@@ -18,6 +18,7 @@ use crate::hub::Hub;
 use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::Lsn;
+use crate::source::Visible;
 use crate::telemetry::{Freshness, Metrics, Phase, Readiness};
 
 pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -47,9 +48,10 @@ pub(super) struct Now {
 }
 
 impl Visibility for Now {
-    fn position(&self) -> Pin<Box<dyn Future<Output = Lsn> + Send + '_>> {
+    fn visible(&self) -> Pin<Box<dyn Future<Output = Visible> + Send + '_>> {
         let pinned = *self.pinned.lock().unwrap();
-        Box::pin(std::future::ready(pinned.unwrap_or_else(|| self.journals.head())))
+        let position = pinned.unwrap_or_else(|| self.journals.head());
+        Box::pin(std::future::ready(Visible { position, current: true }))
     }
 }
 

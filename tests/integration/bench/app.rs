@@ -225,13 +225,17 @@ impl TestApp {
         Stream::open(self.address, request).await
     }
 
-    /// Opens a stream on the native path and reads its `connected`.
+    /// Opens a stream on the native path and reads its `connected`; told to come again, it does.
     pub async fn open(&self, member: &Member, parameters: &str) -> Stream {
-        let mut stream = self.connect(member, parameters).await;
-        assert_eq!(stream.head.status, 200, "{:?}", stream.head);
-        let first = stream.data().await;
-        assert_eq!(first.event_type().as_deref(), Some("connected"), "{}", first.raw);
-        stream
+        eventually("a stream is let in", || async {
+            let mut stream = self.connect(member, parameters).await;
+            assert_eq!(stream.head.status, 200, "{:?}", stream.head);
+            let first = stream.frame().await?;
+            first.data.as_ref()?;
+            assert_eq!(first.event_type().as_deref(), Some("connected"), "{}", first.raw);
+            Some(stream)
+        })
+        .await
     }
 
     pub async fn get(&self, target: &str) -> Response {
