@@ -125,7 +125,7 @@ async fn a_mirrored_column_that_goes_is_null_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
-pub async fn a_table_that_is_dropped_or_made_again_is_told_and_the_others_go_on() {
+async fn a_table_that_is_dropped_or_made_again_is_told_and_the_others_go_on() {
     let (app, _, mut stream) = start().await;
     app.sql("drop table bays; insert into other values (1, 'o1')").await;
     assert_eq!(data(&mut stream, "other").await, json!({ "id": 1 }));

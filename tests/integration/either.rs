@@ -62,12 +62,8 @@ over_the_outbox! {
         types_that_were_made_while_it_runs_are_known
     }
     tables {
-        partitions_are_their_root_whatever_is_attached_and_detached
         a_child_by_inheritance_is_a_table_of_its_own
         a_large_value_of_a_mirrored_row_that_is_not_touched_is_still_there
-    }
-    memory {
-        a_row_takes_no_more_than_a_row_may_and_its_event_is_oversize
     }
     streams {
         an_id_that_left_a_full_window_is_history_expired_until_the_client_has_the_syncs_own
@@ -85,13 +81,9 @@ over_the_outbox! {
     }
     drift {
         columns_come_change_and_go_in_the_order_of_the_stream
-        a_table_that_is_dropped_or_made_again_is_told_and_the_others_go_on
     }
     schema in failures {
         columns_come_go_and_change_and_the_stream_goes_on
-    }
-    connection in failures {
-        a_changed_password_is_told_and_the_right_one_heals_it
     }
     server in failures {
         a_promoted_standby_is_another_epoch

@@ -2,7 +2,7 @@
 //! heals. A server that has to be harmed is the test's own.
 
 mod budget;
-pub mod connection;
+mod connection;
 pub mod schema;
 pub mod server;
 mod slot;

@@ -222,7 +222,7 @@ async fn a_forged_message_takes_no_more_than_a_row_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-pub async fn a_row_takes_no_more_than_a_row_may_and_its_event_is_oversize() {
+async fn a_row_takes_no_more_than_a_row_may_and_its_event_is_oversize() {
     long_row(20_000_000).await;
     long_row(200_000_000).await;
 }

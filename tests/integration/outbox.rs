@@ -1,5 +1,9 @@
 //! The outbox as a source: what only it can do, and that it says the same as the log.
 
+mod drift;
+mod sides;
+mod writers;
+
 use walcast::app::App;
 use walcast::cli::cluster::{Cluster, ClusterOptions};
 use walcast::cli::{migrate, setup};
@@ -8,7 +12,7 @@ use walcast::postgres::dsn::Dsn;
 
 use crate::bench::app::{Builder, TestApp, configuration};
 use crate::bench::http::Request;
-use crate::bench::sse::Frame;
+use crate::bench::sse::{Frame, Stream};
 use crate::bench::{eventually, server};
 
 fn over(kind: SourceKind) -> Builder {
@@ -229,8 +233,7 @@ async fn a_role_without_replication_reads_what_setup_granted_and_nothing_else() 
     })
     .await;
     let target = TestApp::target(&member, "");
-    let mut stream =
-        crate::bench::sse::Stream::open(address, Request::get(target).bearer(&member.token)).await;
+    let mut stream = Stream::open(address, Request::get(target).bearer(&member.token)).await;
     assert_eq!(stream.data().await.event_type().as_deref(), Some("connected"));
     app.sql("select walcast.emit('o1', 'done', '1')").await;
     assert_eq!(stream.events_until(done).await.len(), 1, "verified and delivered by that role");

@@ -21,7 +21,7 @@ fn catalog(table: &str, data: &str) -> String {
 }
 
 #[tokio::test]
-pub async fn partitions_are_their_root_whatever_is_attached_and_detached() {
+async fn partitions_are_their_root_whatever_is_attached_and_detached() {
     let before = "
         create table readings (id int, day date, organization_id text, value int, primary key (id, day))
           partition by range (day);

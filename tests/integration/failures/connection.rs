@@ -31,7 +31,7 @@ async fn a_terminated_walsender_costs_no_event_and_repeats_none() {
 }
 
 #[tokio::test]
-pub async fn a_changed_password_is_told_and_the_right_one_heals_it() {
+async fn a_changed_password_is_told_and_the_right_one_heals_it() {
     let options = ClusterOptions {
         settings: shared::settings(),
         password: Some(Secret::new("of the superuser".to_owned())),
