@@ -5,15 +5,23 @@
 //! ```
 //!
 //! Exactly one credential decides: a present but bad one is an error and never a reason to try the next. Nothing here
-//! knows a status code; errors are typed, so that `http` can answer with a stable code and no detail.
+//! knows a status code; errors are typed, so that `http` can answer with a stable code and no detail. No credential's
+//! text is kept, printed or logged.
 
 pub mod authenticator;
+mod authjs;
+mod claims;
+mod cookies;
 pub mod credential;
+mod jwks;
+mod jws;
 mod keys;
 pub mod memberships;
 pub mod origin;
 mod principal;
+mod sessions;
 mod signer;
+mod tickets;
 
 pub use authenticator::{Authenticator, TokenError};
 pub use credential::{Credential, CredentialError};
@@ -22,3 +30,4 @@ pub use memberships::{Membership, Memberships};
 pub use origin::{Origins, OriginsError};
 pub use principal::Principal;
 pub use signer::{NewToken, SignError};
+pub use tickets::{Claim, MintError, Ticket, Tickets};

@@ -32,12 +32,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::access::{Authenticator, Memberships};
 use crate::catalog::{Catalog, Mapper};
 use crate::config::Config;
+use crate::emit::Emitter;
 use crate::http::{Server, Services, Vocabulary};
 use crate::hub::Hub;
 use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::Dsn;
-use crate::source::{Source, Visibility};
+use crate::source::{Kind, Source, Visibility};
 use crate::telemetry::{Freshness, Metrics, Readiness};
 use canary::{Canary, Keeper};
 use housekeeping::Housekeeping;
@@ -88,6 +89,8 @@ pub struct App {
     stop: signal::Sender<bool>,
     http: JoinHandle<()>,
     worker: JoinHandle<anyhow::Result<()>>,
+    /// Ends with it.
+    _beside: JoinSet<()>,
 }
 
 impl App {
@@ -103,10 +106,15 @@ impl App {
         let journals = Journals::new(config.replay.max_memory.0);
         let visibility = Arc::new(Visibility::new(dsn.clone()));
         let memberships = Arc::new(OnceLock::new());
+        let emitter = Arc::new(OnceLock::new());
         let hub = Hub::new(Arc::clone(&journals));
+        let authenticator = Authenticator::new(&config.access)?.with_database(&dsn, &readiness);
+        let mut beside = JoinSet::new();
+        beside.spawn(authenticator.keep(readiness.clone()));
         let services = Services {
-            authenticator: Authenticator::new(&config.access)?,
+            authenticator,
             memberships: Arc::clone(&memberships),
+            emitter: Arc::clone(&emitter),
             vocabulary: Vocabulary::new(catalog.channels(), catalog.tag_names(), &config.channels),
             hub: Arc::clone(&hub),
             visibility: Arc::clone(&visibility) as _,
@@ -122,15 +130,25 @@ impl App {
         // The streams are told and closed while the pipeline still feeds them.
         let drained = signal::Sender::new(false);
         let stopped = drained.subscribe();
-        let worker =
-            Worker { config, dsn, memberships, hub, journals, visibility, readiness, freshness, metrics };
+        let worker = Worker {
+            config,
+            dsn,
+            memberships,
+            emitter,
+            hub,
+            journals,
+            visibility,
+            readiness,
+            freshness,
+            metrics,
+        };
         let worker = tokio::spawn(worker.run(catalog, stopped));
         let serving = server.run(stopping(stop.subscribe()));
         let http = tokio::spawn(async move {
             serving.await;
             drained.send_replace(true);
         });
-        Ok(Self { address, stop, http, worker })
+        Ok(Self { address, stop, http, worker, _beside: beside })
     }
 
     /// The address of `http.listen`, its port chosen when the configured one is 0.
@@ -169,6 +187,7 @@ struct Worker {
     config: Config,
     dsn: Dsn,
     memberships: Arc<OnceLock<Memberships>>,
+    emitter: Arc<OnceLock<Emitter>>,
     hub: Arc<Hub>,
     journals: Arc<Journals>,
     visibility: Arc<Visibility>,
@@ -184,14 +203,26 @@ impl Worker {
             () = stopping(stopped.clone()) => return Ok(()),
             prepared = prepare::prepare(&self, &catalog) => prepared?,
         };
-        let Self { config, dsn, memberships, hub, journals, visibility, readiness, freshness, metrics } =
-            self;
+        let Self {
+            config,
+            dsn,
+            memberships,
+            emitter,
+            hub,
+            journals,
+            visibility,
+            readiness,
+            freshness,
+            metrics,
+        } = self;
         let mirror = Arc::new(
             Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0).following(prepared.source),
         );
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
         visibility.follow(prepared.source);
+        let in_log = prepared.source == Kind::Wal;
+        let _ = emitter.set(Emitter::new(&dsn, Arc::clone(&prepared.compiled), in_log, readiness.clone()));
         let tables = watch::tables(&prepared.compiled, &prepared.mirror_specs, &prepared.schema);
         let read = tables.iter().map(|(table, _)| table.clone()).collect();
         let watch =

@@ -7,6 +7,7 @@
 //! walcast.reference.toml ─► walcast.toml ─► DATABASE_URL ─► WALCAST_* ─► --set   each layer over the one before
 //! ```
 
+mod access;
 mod check;
 mod error;
 mod keys;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use access::{Access, Algorithm, AuthJs, Memberships, Organizations};
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use keys::{KEYS, Key, Shape};
 pub use load::Layers;
@@ -139,45 +141,6 @@ pub struct Http {
     pub trusted_proxies: Vec<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Access {
-    /// The key of HS256 tokens; 32 bytes or more make it as strong as its hash.
-    pub jwt_secret: Option<Secret>,
-    /// PEM files with public keys: RSA (RS256), P-256 (ES256), Ed25519 (EdDSA).
-    pub jwt_public_keys: Vec<PathBuf>,
-    /// What `iss` must be, when set.
-    pub issuer: Option<String>,
-    /// What `aud` must contain, when set.
-    pub audience: Option<String>,
-    /// The name of a cookie whose value is a token; none: no cookie is read.
-    pub cookie: Option<String>,
-    pub memberships: Option<Memberships>,
-    pub organizations: Option<Organizations>,
-    /// With the source away for longer, nobody new is let in.
-    #[serde(deserialize_with = "units::deserialize_duration")]
-    pub max_staleness: Duration,
-}
-
-/// The table that says who is a member of what, and its columns.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Memberships {
-    pub table: String,
-    pub organization: String,
-    pub user: String,
-    pub role: Option<String>,
-}
-
-/// The table that names organizations, and its columns, for the `connected` frame.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Organizations {
-    pub table: String,
-    pub id: String,
-    pub name: String,
-}
-
 /// 0 is no limit.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -265,21 +228,6 @@ impl Default for Http {
             drain: Duration::from_secs(5),
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
-        }
-    }
-}
-
-impl Default for Access {
-    fn default() -> Self {
-        Self {
-            jwt_secret: None,
-            jwt_public_keys: Vec::new(),
-            issuer: None,
-            audience: None,
-            cookie: None,
-            memberships: None,
-            organizations: None,
-            max_staleness: Duration::from_secs(60),
         }
     }
 }

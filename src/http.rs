@@ -10,17 +10,23 @@
 
 mod address;
 mod admission;
+mod body;
 mod clock;
 mod connection;
 mod console;
 mod cors;
 mod delivery;
+mod descriptors;
+mod emit;
 mod endpoint;
+mod expiry;
 mod frames;
 mod keepalive;
 mod limits;
 mod live;
+mod lobby;
 mod parameters;
+mod places;
 mod probes;
 mod query;
 mod refusal;
@@ -29,6 +35,7 @@ mod server;
 mod sink;
 mod state;
 mod stream_head;
+mod tickets;
 
 pub use address::InvalidNetwork;
 pub use endpoint::{InvalidPreset, NATIVE, Vocabulary};

@@ -17,6 +17,7 @@
 
 mod filter;
 mod handle;
+mod pace;
 mod room;
 mod seat;
 mod select;
@@ -37,6 +38,7 @@ use crate::postgres::Lsn;
 
 pub use filter::Filter;
 pub use handle::StreamHandle;
+pub use pace::Pace;
 pub use seat::EndReason;
 pub use start::Start;
 pub use stream::{Batch, Stream};
@@ -65,6 +67,8 @@ pub struct Limits {
     pub streams: u32,
     /// Of one user in one organization.
     pub streams_per_user: u32,
+    /// Who has as many makes room for a new one by the oldest of their own; else the new one is refused.
+    pub evict_oldest: bool,
 }
 
 /// Which limit is met.
@@ -125,18 +129,24 @@ impl Hub {
         limits: Limits,
     ) -> Result<Stream, Full> {
         let Subscription { organization, user, role, filter, start } = subscription;
+        let mut evicted = Vec::new();
         let membership = {
             let mut rooms = self.rooms_mut();
             let met = |limit: u32, count: usize| limit > 0 && count >= limit as usize;
             if met(limits.streams, rooms.streams) {
                 return Err(Full::Streams);
             }
-            let room = rooms.by_organization.get(&organization);
-            if met(limits.streams_per_user, room.map_or(0, |room| room.lock().count_of_user(&user))) {
-                return Err(Full::User);
+            if let Some(room) = rooms.by_organization.get(&organization) {
+                let room = room.lock();
+                match met(limits.streams_per_user, room.count_of_user(&user)) {
+                    true if !limits.evict_oldest => return Err(Full::User),
+                    true => room.evict(&user, limits.streams_per_user as usize, &mut evicted),
+                    false => {}
+                }
             }
             self.enter(&mut rooms, organization, user.into(), role, filter)
         };
+        evicted.into_iter().for_each(Waker::wake);
         Ok(self.start(membership, start).await)
     }
 
@@ -242,34 +252,40 @@ impl Hub {
         self.rooms.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Marks in the rooms, says up to where that was done, and only then wakes.
-    fn announce(&self, up_to: Lsn, mark: impl FnOnce(&Rooms, &mut Vec<Waker>)) {
-        let mut wakers = Vec::new();
-        mark(&self.rooms(), &mut wakers);
+    /// Marks room by room, says up to where that was done, and only then wakes.
+    fn announce(&self, up_to: Lsn, mark: impl FnOnce(&Rooms, &mut Vec<Vec<Waker>>)) {
+        let mut groups = Vec::new();
+        mark(&self.rooms(), &mut groups);
         self.announced.store(up_to.as_u64(), Ordering::Release);
-        wakers.into_iter().for_each(Waker::wake);
+        // Who is woken first runs first: an organization with a few streams does not wait for one with thousands.
+        groups.sort_by_key(Vec::len);
+        groups.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
 impl Listener for Hub {
     fn published(&self, before: Lsn, head: Lsn, touched: &[Touched]) {
-        self.announce(head, |rooms, wakers| {
+        self.announce(head, |rooms, groups| {
             for touched in touched {
-                if touched.organization.is_every() {
-                    rooms
-                        .by_organization
-                        .values()
-                        .for_each(|room| mark(&room.lock(), touched, before, wakers));
-                } else if let Some(room) = rooms.by_organization.get(&touched.organization) {
-                    mark(&room.lock(), touched, before, wakers);
+                let every = touched.organization.is_every();
+                let all = every.then(|| rooms.by_organization.values());
+                let one = rooms.by_organization.get(&touched.organization);
+                for room in all.into_iter().flatten().chain(one) {
+                    let mut wakers = Vec::new();
+                    mark(&room.lock(), touched, before, &mut wakers);
+                    groups.push(wakers);
                 }
             }
         });
     }
 
     fn reset(&self, start: Lsn) {
-        self.announce(start, |rooms, wakers| {
-            rooms.by_organization.values().for_each(|room| room.lock().mark_all(Lsn::ZERO, wakers));
+        self.announce(start, |rooms, groups| {
+            for room in rooms.by_organization.values() {
+                let mut wakers = Vec::new();
+                room.lock().rouse_all(&mut wakers);
+                groups.push(wakers);
+            }
         });
     }
 }

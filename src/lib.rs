@@ -19,6 +19,7 @@
 //! | [`journal`] | one append-only log of frames per organization, and its window |
 //! | [`access`] | who somebody is and what they may see |
 //! | [`hub`] | streams: cursors in a journal, filtered, woken |
+//! | [`emit`] | events that services hand in, on their way into the database |
 //! | [`http`] | paths, parameters, status codes, the bytes on a socket |
 //! | [`cli`] | the commands |
 //! | [`app`] | the wiring: every task that lives long is spawned there |
@@ -39,6 +40,8 @@ pub mod journal;
 pub mod access;
 
 pub mod hub;
+
+pub mod emit;
 
 pub mod http;
 

@@ -3,15 +3,22 @@
 //! Exactly one does: the first present of `Authorization`, `?ticket=`, `?token=`, the cookie. A present one that is
 //! bad is an error: falling back to the next would let a request be somebody else than it says.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::AUTHORIZATION;
+
+use super::cookies::{self, Unreadable};
 
 /// The one that decides, as the request spelled it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Credential<'a> {
     Bearer(&'a str),
+    Ticket(&'a str),
     Query(&'a str),
-    Cookie(&'a str),
+    /// The value, and by which of the known names it came.
+    Cookie(Cow<'a, str>, usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,47 +30,60 @@ pub enum CredentialError {
     Unusable,
 }
 
+/// The cookie that is read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CookieNames {
+    /// The first that is there counts.
+    pub(super) names: Vec<String>,
+    pub(super) chunked: bool,
+}
+
 impl<'a> Credential<'a> {
-    /// `ticket` and `token` are the query's parameters; `cookie` is the configured cookie's name.
-    ///
-    /// # Errors
-    /// When there is none, or the deciding one has not the form of one.
-    pub fn choose(
+    /// `ticket` and `token` are the query's parameters.
+    pub(super) fn choose(
         headers: &'a HeaderMap,
-        ticket: Option<&str>,
+        ticket: Option<&'a str>,
         token: Option<&'a str>,
-        cookie: Option<&str>,
+        known: &CookieNames,
     ) -> Result<Self, CredentialError> {
         if headers.contains_key(AUTHORIZATION) {
             return bearer(headers).map(Self::Bearer).ok_or(CredentialError::Unusable);
         }
-        // No ticket was ever issued, so none can be good.
-        if ticket.is_some() {
-            return Err(CredentialError::Unusable);
+        if let Some(ticket) = ticket {
+            return Ok(Self::Ticket(ticket));
         }
         if let Some(token) = token {
             return Ok(Self::Query(token));
         }
-        let mut values = cookie.into_iter().flat_map(|name| cookies(headers, name));
-        match (values.next(), values.next()) {
-            (None, _) => Err(CredentialError::Missing),
-            (Some(value), None) => value.map(Self::Cookie).ok_or(CredentialError::Unusable),
-            // A second cookie of the name may have been planted by another host of the domain.
-            (Some(_), Some(_)) => Err(CredentialError::Unusable),
+        for (number, name) in known.names.iter().enumerate() {
+            let cookie = if known.chunked {
+                cookies::joined(headers, name)
+            } else {
+                cookies::whole(headers, name).map(|found| found.map(Cow::Borrowed))
+            };
+            if let Some(value) = cookie.map_err(|Unreadable| CredentialError::Unusable)? {
+                return Ok(Self::Cookie(value, number));
+            }
         }
-    }
-
-    #[must_use]
-    pub const fn token(self) -> &'a str {
-        match self {
-            Self::Bearer(token) | Self::Query(token) | Self::Cookie(token) => token,
-        }
+        Err(CredentialError::Missing)
     }
 
     /// Browsers add it by themselves, so the request's origin has to be looked at.
     #[must_use]
-    pub const fn is_ambient(self) -> bool {
-        matches!(self, Self::Cookie(_))
+    pub const fn is_ambient(&self) -> bool {
+        matches!(self, Self::Cookie(..))
+    }
+}
+
+/// What it is, and never its text.
+impl fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bearer(_) => "Bearer",
+            Self::Ticket(_) => "Ticket",
+            Self::Query(_) => "Query",
+            Self::Cookie(..) => "Cookie",
+        })
     }
 }
 
@@ -74,16 +94,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     };
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' ')).filter(|token| !token.is_empty())
-}
-
-/// Every value of the cookie `name`; None for one that is not text.
-fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = Option<&'a str>> {
-    let pairs = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|b| *b == b';'));
-    pairs.filter_map(move |pair| {
-        let pair = pair.trim_ascii();
-        let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-        Some(std::str::from_utf8(value).ok().map(|text| text.trim_matches('"')))
-    })
 }
 
 #[cfg(test)]
@@ -98,18 +108,23 @@ mod tests {
         map
     }
 
+    fn session() -> CookieNames {
+        CookieNames { names: vec!["__Secure-session".to_owned(), "session".to_owned()], chunked: false }
+    }
+
     #[test]
     fn the_first_present_credential_decides() {
         let all = headers(&[("authorization", "bearer a"), ("cookie", "x=1; session=c")]);
         let cookie = headers(&[("cookie", "x=1; session=c")]);
-        let choose = |headers, ticket, token| {
-            Credential::choose(headers, ticket, token, Some("session")).map(|c| format!("{c:?}"))
-        };
-        assert_eq!(choose(&all, Some("t"), Some("q")), Ok("Bearer(\"a\")".to_owned()));
-        assert_eq!(choose(&cookie, Some("t"), Some("q")), Err(CredentialError::Unusable));
-        assert_eq!(choose(&cookie, None, Some("q")), Ok("Query(\"q\")".to_owned()));
-        assert_eq!(choose(&cookie, None, None), Ok("Cookie(\"c\")".to_owned()));
-        assert_eq!(choose(&HeaderMap::new(), None, None), Err(CredentialError::Missing));
+        let (none, known) = (HeaderMap::new(), session());
+        let choose = |headers, ticket, token| Credential::choose(headers, ticket, token, &known);
+        assert!(choose(&all, Some("t"), Some("q")) == Ok(Credential::Bearer("a")));
+        assert!(choose(&cookie, Some("t"), Some("q")) == Ok(Credential::Ticket("t")));
+        assert!(choose(&cookie, None, Some("q")) == Ok(Credential::Query("q")));
+        assert!(choose(&cookie, None, None) == Ok(Credential::Cookie("c".into(), 1)));
+        assert!(choose(&none, None, None) == Err(CredentialError::Missing));
+        let both = headers(&[("cookie", "session=c; __Secure-session=s")]);
+        assert!(choose(&both, None, None) == Ok(Credential::Cookie("s".into(), 0)));
     }
 
     #[test]
@@ -117,23 +132,31 @@ mod tests {
         for value in ["Basic YTpi", "Bearer", "Bearer ", "a"] {
             let map = headers(&[("authorization", value), ("cookie", "session=c")]);
             assert_eq!(
-                Credential::choose(&map, None, Some("q"), Some("session")),
+                Credential::choose(&map, Some("t"), Some("q"), &session()),
                 Err(CredentialError::Unusable)
             );
         }
         let twice = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]);
-        assert_eq!(Credential::choose(&twice, None, None, None), Err(CredentialError::Unusable));
-        // An empty token parameter is present: it decides, and it is no token.
+        let none = CookieNames::default();
+        assert_eq!(Credential::choose(&twice, None, None, &none), Err(CredentialError::Unusable));
+        // An empty parameter is present: it decides, and it is no token.
         let cookie = headers(&[("cookie", "session=c")]);
-        assert_eq!(Credential::choose(&cookie, None, Some(""), Some("session")), Ok(Credential::Query("")));
+        assert!(Credential::choose(&cookie, None, Some(""), &session()) == Ok(Credential::Query("")));
+        assert!(Credential::choose(&cookie, Some(""), None, &session()) == Ok(Credential::Ticket("")));
+        let planted = headers(&[("cookie", "__Secure-session=a; __Secure-session=b; session=c")]);
+        assert_eq!(Credential::choose(&planted, None, None, &session()), Err(CredentialError::Unusable));
+        assert_eq!(Credential::choose(&cookie, None, None, &none), Err(CredentialError::Missing));
     }
 
     #[test]
-    fn two_cookies_of_one_name_are_refused() {
-        let map = headers(&[("cookie", "session=a"), ("cookie", "session=b")]);
-        assert_eq!(Credential::choose(&map, None, None, Some("session")), Err(CredentialError::Unusable));
-        let other = headers(&[("cookie", "xsession=a; sessionx=b")]);
-        assert_eq!(Credential::choose(&other, None, None, Some("session")), Err(CredentialError::Missing));
-        assert_eq!(Credential::choose(&map, None, None, None), Err(CredentialError::Missing));
+    fn no_credential_is_printed() {
+        for credential in [
+            Credential::Bearer("hidden"),
+            Credential::Ticket("hidden"),
+            Credential::Query("hidden"),
+            Credential::Cookie("hidden".into(), 0),
+        ] {
+            assert!(!format!("{credential:?}").contains("hidden"));
+        }
     }
 }

@@ -109,7 +109,7 @@ impl Memberships {
     /// The principal's place in the organization, or none.
     #[must_use]
     pub fn role_of(&self, organization: &str, principal: &Principal) -> Option<Membership> {
-        if organization == OrganizationId::EVERY {
+        if organization == OrganizationId::EVERY || !principal.may_ask_for(organization) {
             return None;
         }
         let Some(members) = &self.members else {
@@ -145,13 +145,13 @@ impl Memberships {
     /// The organizations that the principal is a member of, in no order.
     #[must_use]
     pub fn organizations_of(&self, principal: &Principal) -> Vec<Arc<str>> {
-        let every = |id: &Arc<str>| &**id == OrganizationId::EVERY;
+        let asks = |id: &Arc<str>| &**id != OrganizationId::EVERY && principal.may_ask_for(id);
         let Some(members) = &self.members else {
-            return principal.organizations.keys().filter(|id| !every(id)).cloned().collect();
+            return principal.organizations.keys().filter(|id| asks(id)).cloned().collect();
         };
         let rows = members.mirror.lookup_all(members.table, members.by_user, &[principal.subject.as_bytes()]);
         let ids = rows.iter().filter_map(|row| std::str::from_utf8(row.cell(members.organization)?).ok());
-        ids.map(Arc::from).filter(|id| !every(id)).collect()
+        ids.map(Arc::from).filter(asks).collect()
     }
 
     /// The organization's name, where a table of them is configured. Only for who is a member.

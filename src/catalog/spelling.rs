@@ -16,7 +16,7 @@ pub const WORKER_TYPES: [&str; 11] = [
 ];
 
 /// Query parameters of a stream: a tag of that name could never be filtered on.
-pub(super) const STREAM_PARAMETERS: [&str; 11] = [
+pub(super) const STREAM_PARAMETERS: [&str; 12] = [
     "organizationId",
     "channel",
     "types",
@@ -25,6 +25,7 @@ pub(super) const STREAM_PARAMETERS: [&str; 11] = [
     "token",
     "ticket",
     "keepalive",
+    "interval",
     "presence",
     "connectionId",
     "clientId",

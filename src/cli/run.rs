@@ -21,7 +21,7 @@ pub(super) async fn execute(settings: &Settings, args: &Args, worker: Worker) ->
             "no catalog: set catalog.path to your own, or say run --reference for the reference domain's";
         return Err(Usage(text.to_owned()).into());
     }
-    if config.access.jwt_secret.is_none() && config.access.jwt_public_keys.is_empty() {
+    if !config.access.admits_anybody() {
         let text = "nobody could be let in: set access.jwt_secret (WALCAST_ACCESS_JWT_SECRET) or access.jwt_public_keys";
         return Err(Usage(text.to_owned()).into());
     }

@@ -1,5 +1,7 @@
 //! What values must be beyond their type.
 
+mod access;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -86,42 +88,10 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
         must(false, "http.trusted_proxies", &text);
     }
 
-    if let Some(secret) = &config.access.jwt_secret {
-        let text = "a text such as what `openssl rand -hex 32` prints";
-        must(!secret.expose().is_empty(), "access.jwt_secret", text);
-    }
-    let cookie_fits =
-        config.access.cookie.as_ref().is_none_or(|name| !name.is_empty() && name.bytes().all(is_token));
-    must(cookie_fits, "access.cookie", "a cookie's name: letters, digits and -_.");
-    if let Some(memberships) = &config.access.memberships {
-        must(
-            !memberships.table.is_empty(),
-            "access.memberships.table",
-            "given with the others of its section",
-        );
-        must(
-            !memberships.organization.is_empty(),
-            "access.memberships.organization",
-            "given with the others of its section",
-        );
-        must(!memberships.user.is_empty(), "access.memberships.user", "given with the others of its section");
-    }
-    if let Some(organizations) = &config.access.organizations {
-        must(
-            !organizations.table.is_empty(),
-            "access.organizations.table",
-            "given with the others of its section",
-        );
-        must(!organizations.id.is_empty(), "access.organizations.id", "given with the others of its section");
-        must(
-            !organizations.name.is_empty(),
-            "access.organizations.name",
-            "given with the others of its section",
-        );
-    }
     for channel in config.channels.extra.iter().filter(|channel| !is_name(channel)) {
         must(false, "channels.extra", &format!("{NAMES}; {channel:?} is not"));
     }
+    wrong.extend(access::check(&config.access));
     wrong
 }
 
@@ -155,11 +125,6 @@ pub(super) fn check_preset(preset: &Preset) -> Vec<String> {
 /// `[A-Za-z0-9._:-]{1,100}`: what channels, types and tags are called.
 fn is_name(name: &str) -> bool {
     (1..=100).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
-}
-
-/// A token of RFC 9110, 5.6.2, as far as cookies' names use it.
-const fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')
 }
 
 /// An origin exactly as browsers serialize it (RFC 6454, 6.2): anything else would never match.

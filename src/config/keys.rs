@@ -44,6 +44,10 @@ const fn secret(name: &'static str, expects: &'static str) -> Key {
     Key { name, shape: Shape::Text, expects, secret: true }
 }
 
+const fn secrets(name: &'static str, expects: &'static str) -> Key {
+    Key { name, shape: Shape::List, expects, secret: true }
+}
+
 const fn count(name: &'static str) -> Key {
     Key { name, shape: Shape::Integer, expects: "a whole number, 0 for no limit", secret: false }
 }
@@ -82,9 +86,18 @@ pub const KEYS: &[Key] = &[
     list("http.trusted_proxies", "a list of addresses or networks such as \"10.0.0.0/8\""),
     secret("access.jwt_secret", "a text, best of 32 bytes or more"),
     list("access.jwt_public_keys", "a list of PEM files"),
+    text("access.jwks_url", "an https URL, an http URL of this machine, or a file's path"),
+    list("access.algorithms", "a list of HS256, RS256, ES256 and EdDSA"),
     text("access.issuer", "a text"),
     text("access.audience", "a text"),
+    text("access.leeway", DURATION),
     text("access.cookie", "a cookie's name"),
+    Key { name: "access.authjs.version", shape: Shape::Integer, expects: "4 or 5", secret: false },
+    secret("access.authjs.secret", "a text: the application's AUTH_SECRET"),
+    secrets("access.authjs.old_secrets", "a list of texts"),
+    text("access.authjs.cookie", "a cookie's name"),
+    text("access.session_query", "the path of a file with a query"),
+    text("access.session_cookie", "a cookie's name"),
     text("access.memberships.table", TABLE),
     text("access.memberships.organization", COLUMN),
     text("access.memberships.user", COLUMN),
@@ -125,7 +138,7 @@ mod tests {
         for section in fields("").into_iter().filter(|section| section != "presets") {
             for field in fields(&section) {
                 let name = format!("{section}.{field}");
-                if ["access.memberships", "access.organizations"].contains(&name.as_str()) {
+                if ["access.authjs", "access.memberships", "access.organizations"].contains(&name.as_str()) {
                     found.extend(fields(&name).into_iter().map(|field| format!("{name}.{field}")));
                 } else {
                     found.insert(name);

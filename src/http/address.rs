@@ -43,6 +43,11 @@ impl TrustedProxies {
         client
     }
 
+    /// The peer, unless it is a proxy: then it stands for many.
+    pub(super) fn peer(&self, peer: IpAddr) -> Option<IpAddr> {
+        (!self.contains(peer.to_canonical())).then_some(peer)
+    }
+
     fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }

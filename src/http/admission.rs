@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use http::HeaderMap;
 use http::request::Parts;
@@ -15,6 +15,7 @@ use http::request::Parts;
 use super::address::counted;
 use super::delivery::Admitted;
 use super::endpoint::Endpoint;
+use super::expiry::Expiry;
 use super::frames::{self, Welcome};
 use super::limits::AddressFull;
 use super::parameters::{Begin, Parameters};
@@ -22,9 +23,9 @@ use super::query::Query;
 use super::refusal::Refusal;
 use super::state::State;
 use super::stream_head;
-use crate::access::{Membership, Principal};
+use crate::access::{Claim, Membership, Principal, TokenError};
 use crate::catalog::OrganizationId;
-use crate::hub::{Filter, Full, Start, StreamHandle, Subscription};
+use crate::hub::{Filter, Full, Pace, Start, StreamHandle, Subscription};
 use crate::postgres::Lsn;
 
 const BEHIND: Refusal = Refusal::transient("behind", "the worker has yet to read what is committed by now");
@@ -33,6 +34,8 @@ const BUSY: Refusal = Refusal::transient("busy", "too many streams are being ope
 /// Somebody known, who asks for what they may have.
 pub(super) struct Judged {
     principal: Principal,
+    /// To be used up by the stream.
+    ticket: Option<Claim>,
     organization: Arc<str>,
     parameters: Parameters,
     /// All of whose commits a reader of the database sees since the request came.
@@ -42,7 +45,7 @@ pub(super) struct Judged {
 /// Everything that can be said without opening a stream.
 pub(super) async fn judge(state: &State, endpoint: &Endpoint, request: &Parts) -> Result<Judged, Refusal> {
     let query = Query::read(request.uri.query())?;
-    let principal = state.authenticate(&query, &request.headers)?;
+    let (principal, ticket) = state.authenticate_for_stream(&query, &request.headers).await?;
     let parameters = Parameters::read(endpoint, &query, &request.headers)?;
     state.check_open()?;
     // The worker is given a moment to come to what is committed by now: a new member may connect at once, and who was
@@ -52,7 +55,7 @@ pub(super) async fn judge(state: &State, endpoint: &Endpoint, request: &Parts) -
     // What is not known yet may let them in: they are not sent away for good.
     let known = visible.current || !state.memberships()?.are_mirrored();
     let organization = if known { organization? } else { organization.map_err(|_| BEHIND)? };
-    Ok(Judged { principal, organization, parameters, visible: visible.position })
+    Ok(Judged { principal, ticket, organization, parameters, visible: visible.position })
 }
 
 /// The organization that is meant, of which the principal is a member.
@@ -128,9 +131,18 @@ impl Judged {
                 Begin::Unreadable => Start::Unreadable,
             },
         };
+        // The last that can refuse by itself: a ticket is not lost to what would pass.
+        if let Some(ticket) = self.ticket {
+            state.services.authenticator.tickets().redeem(ticket)?;
+        }
         let stream = state.services.hub.open_within(subscription, state.stream_limits).await?;
+        let stream = stream.paced(Pace::new(state.events_per_minute, self.parameters.interval));
         let membership = self.settle(state, &stream.handle())?;
 
+        // Finding the place may have taken a moment.
+        if self.principal.remaining(SystemTime::now()).is_zero() {
+            return Err(TokenError::Expired.into());
+        }
         let connection_id = format!("{:032x}", random_id());
         let name = state.memberships()?.organization_name(&self.organization);
         let channels = self.parameters.channels.as_ref().unwrap_or(&endpoint.channels);
@@ -156,7 +168,7 @@ impl Judged {
             first,
             stream,
             organization,
-            expires_at: self.principal.expires_at,
+            expiry: Expiry::new(self.principal.expires_at),
             keepalive: self.parameters.keepalive,
             permit,
         })

@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 use tower::Service as _;
 
 use super::delivery::{self, Admitted};
+use super::lobby::Guest;
 use super::state::{Phase, State};
 
 /// How long a client may take for a request's head, and be idle between two requests.
@@ -59,14 +60,29 @@ impl Handover {
 }
 
 /// Serves the connection until it ends or has become a stream.
-pub(super) async fn serve(state: Arc<State>, router: Router, socket: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(
+    state: Arc<State>,
+    router: Router,
+    socket: TcpStream,
+    peer: SocketAddr,
+    guest: Guest,
+) {
     let _open = state.connections.enter();
+    let guest = Arc::new(guest);
+    let host = Arc::clone(&guest);
     let (sender, mut admitted) = oneshot::channel();
     let handover = Handover(Arc::new(Mutex::new(Some(sender))));
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         request.extensions_mut().insert(handover.clone());
         let answer = router.clone().call(request.map(Body::new));
+        let guest = Arc::clone(&host);
+        let answer = async move {
+            guest.busy();
+            let answer = answer.await;
+            guest.waits();
+            answer
+        };
         Box::pin(answer) as Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>
     });
     let mut connection = http1::Builder::new()
@@ -86,6 +102,7 @@ pub(super) async fn serve(state: Arc<State>, router: Router, socket: TcpStream, 
                 closing = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
+            () = guest.sent_away() => return,
             outcome = &mut connection => {
                 if let Err(error) = outcome {
                     tracing::debug!(%error, "connection failed");

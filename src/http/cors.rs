@@ -32,8 +32,11 @@ pub(super) async fn layer(State(origins): State<Arc<Origins>>, request: Request,
     let mut added = headers(&origins, request.headers());
     if request.method() == Method::OPTIONS && origins.listed(request.headers()).is_some() {
         for (name, value) in [
-            (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
-            (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, cache-control, content-type, last-event-id"),
+            (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, DELETE, OPTIONS"),
+            (
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                "authorization, cache-control, content-type, idempotency-key, last-event-id",
+            ),
             (ACCESS_CONTROL_MAX_AGE, MAX_AGE),
         ] {
             added.push((name, HeaderValue::from_static(value)));

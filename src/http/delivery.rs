@@ -5,13 +5,13 @@
 //! slow client may fall behind is the journal's window, and costs nothing here.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use memchr::memchr_iter;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
+use super::expiry::Expiry;
 use super::frames;
 use super::keepalive::Keepalive;
 use super::limits::Permit;
@@ -31,11 +31,11 @@ const DRAIN_RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1000..=5000;
 /// Lines of an event's frame: its id, its data, an empty one.
 const FRAME_LINES: usize = 3;
 
+/// Bytes of a batch that takes as long to write as many small ones.
+const LARGE_BATCH: usize = 64 << 10;
+
 /// A day: what an evicted stream waits before it comes back.
 const EVICTED_RETRY_MILLIS: u64 = 86_400_000;
-
-/// The longest sleep: a token may be good for ages, a timer not.
-const FAR: Duration = Duration::from_secs(86_400);
 
 /// A stream that was let in.
 pub(super) struct Admitted {
@@ -43,8 +43,7 @@ pub(super) struct Admitted {
     pub(super) first: Vec<u8>,
     pub(super) stream: Stream,
     pub(super) organization: OrganizationId,
-    /// Seconds since 1970.
-    pub(super) expires_at: u64,
+    pub(super) expiry: Arc<Expiry>,
     pub(super) keepalive: Arc<Keepalive>,
     pub(super) permit: Permit,
 }
@@ -55,13 +54,13 @@ pub(super) fn run(
     socket: TcpStream,
     admitted: Admitted,
 ) -> impl Future<Output = ()> + Send {
-    let Admitted { first, stream, organization, expires_at, keepalive, permit } = admitted;
+    let Admitted { first, stream, organization, expiry, keepalive, permit } = admitted;
     let mut delivery = Delivery {
         state,
         sink: Sink::new(socket),
         stream,
         organization,
-        expires_at,
+        expiry,
         keepalive,
         drain_at: None,
         told_stale: false,
@@ -84,7 +83,7 @@ struct Delivery {
     sink: Sink,
     stream: Stream,
     organization: OrganizationId,
-    expires_at: u64,
+    expiry: Arc<Expiry>,
     keepalive: Arc<Keepalive>,
     /// When this one of a stopping worker's streams ends.
     drain_at: Option<Instant>,
@@ -124,6 +123,7 @@ impl Delivery {
                     }
                     timer.as_mut().reset(self.next_due());
                 }
+                () = self.expiry.moved() => timer.as_mut().reset(self.next_due()),
                 _ = freshness.changed() => {
                     let age = *freshness.borrow_and_update();
                     self.on_age(age).await?;
@@ -158,7 +158,12 @@ impl Delivery {
             }
             Batch::End(reason) => return self.on_end(reason).await.map(Some),
         };
+        let large = frames.iter().map(Bytes::len).sum::<usize>() >= LARGE_BATCH;
         self.write(frames).await?;
+        if large {
+            // Who has much to catch up with writes as fast as the kernel copies: others have a turn in between.
+            tokio::task::yield_now().await;
+        }
         Ok(None)
     }
 
@@ -176,7 +181,7 @@ impl Delivery {
     /// The timer is set once and not at every write, so it may find nothing due.
     async fn on_timer(&mut self) -> Result<Option<End>, End> {
         let now = Instant::now();
-        let ended = if self.remaining().is_zero() {
+        let ended = if self.expiry.remaining().is_zero() {
             Some(EndReason::Expired)
         } else {
             self.drain_at.filter(|at| *at <= now).map(|_| EndReason::Draining)
@@ -208,29 +213,21 @@ impl Delivery {
             EndReason::Draining => (frames::retry(fastrand::u64(DRAIN_RETRY_MILLIS)), End::drained),
             EndReason::Closed => return Ok(End::client_closed),
         };
-        let expires = Instant::now() + self.remaining();
-        self.sink.write(&self.state, vec![last.into()], expires, None).await?;
+        self.sink.write(&self.state, vec![last.into()], &self.expiry, None).await?;
         Ok(end)
     }
 
     async fn write(&mut self, frames: Vec<Bytes>) -> Result<(), End> {
-        let expires = Instant::now() + self.remaining();
-        self.sink.write(&self.state, frames, expires, Some(&self.stream)).await
+        self.sink.write(&self.state, frames, &self.expiry, Some(&self.stream)).await
     }
 
     fn next_due(&self) -> Instant {
-        let due = self.keepalive_due().min(Instant::now() + self.remaining());
+        let due = self.keepalive_due().min(self.expiry.deadline());
         self.drain_at.map_or(due, |drain| due.min(drain))
     }
 
     fn keepalive_due(&self) -> Instant {
         self.sink.last_write() + self.state.http.keepalive
-    }
-
-    /// Until the token runs out, by the wall clock: a timer does not see a machine that slept.
-    fn remaining(&self) -> Duration {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Duration::from_secs(self.expires_at).saturating_sub(now).min(FAR)
     }
 }
 

@@ -13,8 +13,17 @@ pub const NATIVE: &str = "/api/realtime/stream";
 const BUILT_IN: [&str; 2] = ["custom", "presence"];
 
 /// Parameters that mean the same on every path.
-pub(super) const RESERVED: [&str; 8] =
-    ["organizationId", "channel", "types", "token", "ticket", "lastEventId", "since", "keepalive"];
+pub(super) const RESERVED: [&str; 9] = [
+    "organizationId",
+    "channel",
+    "types",
+    "token",
+    "ticket",
+    "lastEventId",
+    "since",
+    "keepalive",
+    "interval",
+];
 
 /// What the running catalog offers to filter by.
 #[derive(Clone, Debug, Default)]

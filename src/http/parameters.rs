@@ -19,6 +19,9 @@ const LAST_EVENT_ID: &str = "last-event-id";
 /// Characters of the longest event type.
 const MAX_TYPE: usize = 100;
 
+/// How long batches may be apart: less would be none, more would let a stream fall behind the window.
+const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+
 /// A request's wishes, in terms of the endpoint that it came to.
 #[derive(Debug)]
 pub(super) struct Parameters {
@@ -30,6 +33,8 @@ pub(super) struct Parameters {
     pub(super) tags: Vec<(u16, Vec<Box<[u8]>>)>,
     pub(super) begin: Begin,
     pub(super) keepalive: Arc<Keepalive>,
+    /// Events go out in batches at most so often; zero: as they come.
+    pub(super) interval: Duration,
 }
 
 /// Where a stream is asked to start.
@@ -59,6 +64,7 @@ impl Parameters {
             tags: tags(endpoint, query),
             begin: Begin::read(query, headers)?,
             keepalive: keepalive(endpoint, query)?,
+            interval: interval(query)?,
         })
     }
 }
@@ -123,6 +129,19 @@ fn keepalive(endpoint: &Endpoint, query: &Query) -> Result<Arc<Keepalive>, Refus
         None | Some("" | "comment" | "event") => Ok(Arc::clone(&endpoint.keepalive)),
         Some(_) => Err(Refusal::bad_request("keepalive: allowed are comment, event")),
     }
+}
+
+fn interval(query: &Query) -> Result<Duration, Refusal> {
+    let Some(text) = query.scalar("interval")?.filter(|text| !text.is_empty()) else {
+        return Ok(Duration::ZERO);
+    };
+    let plain = text.bytes().all(|b| b.is_ascii_digit());
+    let read = if plain { text.parse().ok().map(Duration::from_millis) } else { parse_duration(text) };
+    read.filter(|interval| INTERVALS.contains(interval)).ok_or_else(|| {
+        Refusal::bad_request(
+            "interval: allowed are 10ms to 60s, as a duration such as 500ms or in milliseconds",
+        )
+    })
 }
 
 impl Begin {

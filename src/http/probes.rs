@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Request, State as Shared};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
@@ -73,21 +74,22 @@ pub(super) async fn guard(
     request: Request,
     next: axum::middleware::Next,
 ) -> Response {
-    match may_see(&state, &request) {
-        Ok(()) => next.run(request).await,
+    let (request, body) = request.into_parts();
+    match may_see(&state, &request).await {
+        Ok(()) => next.run(Request::from_parts(request, body)).await,
         Err(refusal) => refusal.into_response(),
     }
 }
 
-fn may_see(state: &State, request: &Request) -> Result<(), Refusal> {
-    let Some(Peer(peer)) = request.extensions().get().copied() else {
+async fn may_see(state: &State, request: &Parts) -> Result<(), Refusal> {
+    let Some(Peer(peer)) = request.extensions.get().copied() else {
         return Err(Refusal::INTERNAL);
     };
-    if is_local(peer.ip(), request.headers()) {
+    if is_local(peer.ip(), &request.headers) {
         return Ok(());
     }
-    let query = Query::read(request.uri().query())?;
-    let principal = state.authenticate(&query, request.headers())?;
+    let query = Query::read(request.uri.query())?;
+    let principal = state.authenticate(&query, &request.headers).await?;
     if principal.has_scope(STATS_SCOPE) { Ok(()) } else { Err(Refusal::FORBIDDEN) }
 }
 

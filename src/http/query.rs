@@ -22,7 +22,7 @@ impl Query {
     }
 
     /// The value of a parameter that may be given once.
-    pub(super) fn scalar<'a>(&'a self, name: &'a str) -> Result<Option<&'a str>, Refusal> {
+    pub(super) fn scalar(&self, name: &str) -> Result<Option<&str>, Refusal> {
         let mut values = self.values(name);
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
@@ -40,7 +40,7 @@ impl Query {
         self.0.iter().map(|(name, _)| name.as_str())
     }
 
-    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 }

@@ -37,7 +37,7 @@ struct Answer<'a> {
 }
 
 impl Refusal {
-    const fn fixed(status: StatusCode, code: &'static str, message: &'static str) -> Self {
+    pub(super) const fn fixed(status: StatusCode, code: &'static str, message: &'static str) -> Self {
         Self { status, code, message: Cow::Borrowed(message) }
     }
 
@@ -48,16 +48,34 @@ impl Refusal {
         "method_not_allowed",
         "this path does not take this method",
     );
+    pub(super) const URI_TOO_LONG: Self =
+        Self::fixed(StatusCode::URI_TOO_LONG, "uri_too_long", "the path and query have more than 8192 bytes");
     pub(super) const FORBIDDEN: Self =
         Self::fixed(StatusCode::FORBIDDEN, "forbidden", "you may not read this, or it does not exist");
     pub(super) const ORIGIN: Self =
         Self::fixed(StatusCode::FORBIDDEN, "origin_not_allowed", "a cookie does not count from this origin");
+    pub(super) const NOT_JSON: Self = Self::fixed(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        "the body has to be JSON: Content-Type: application/json",
+    );
+    pub(super) const TOO_MANY_TICKETS: Self =
+        Self::fixed(StatusCode::TOO_MANY_REQUESTS, "too_many_tickets", "you have asked for too many tickets");
     pub(super) const INTERNAL: Self =
         Self::fixed(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this should not have happened");
 
+    pub(super) fn of(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    pub(super) fn too_large(most: usize) -> Self {
+        let message = format!("the body has more than {most} bytes");
+        Self::of(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
     /// `message` names the parameter and what is allowed.
     pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: "bad_request", message: message.into() }
+        Self::of(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
     /// A limit is met; `message` says which.
@@ -125,6 +143,9 @@ impl From<TokenError> for Refusal {
         match error {
             TokenError::Expired => {
                 Self::fixed(StatusCode::UNAUTHORIZED, "token_expired", "the token has expired")
+            }
+            TokenError::Unavailable(_) => {
+                Self::transient("credentials", "the worker can't judge credentials of this kind now")
             }
             // What is wrong with a token helps only who forges one.
             _ => Self::fixed(StatusCode::UNAUTHORIZED, "invalid_token", "the token is not valid"),

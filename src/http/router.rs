@@ -5,25 +5,31 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::Response;
-use axum::routing::{MethodRouter, get};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Router, middleware::Next};
-use http::header::{ALLOW, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::admission;
 use super::connection::{Handover, Peer};
 use super::console;
 use super::cors;
+use super::emit;
 use super::endpoint::Endpoint;
 use super::probes;
 use super::refusal::Refusal;
 use super::state::State;
 use super::stream_head;
+use super::tickets;
 use crate::telemetry::metrics::Outcome;
 
+/// Bytes of the longest path and query.
+const MAX_TARGET: usize = 8 << 10;
+
 /// Paths that no preset can have.
-pub(super) const TAKEN: [&str; 6] = ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics"];
+pub(super) const TAKEN: [&str; 8] =
+    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", emit::PATH, tickets::PATH];
 
 /// The paths of `http.listen`.
 pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router {
@@ -31,7 +37,8 @@ pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router 
     let mut router = Router::new()
         .route("/", readable(console::page))
         .merge(probes(state))
-        .merge(guarded_probes(state).route_layer(guarded));
+        .merge(guarded_probes(state).route_layer(guarded))
+        .route(emit::PATH, emits(state));
     for endpoint in endpoints {
         let (state, endpoint) = (Arc::clone(state), Arc::clone(endpoint));
         let path = endpoint.path.clone();
@@ -41,6 +48,11 @@ pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router 
         };
         router = router.route(&path, readable(open));
     }
+    let router = router.merge(
+        Router::new()
+            .route(tickets::PATH, post(tickets::mint).options(|| allow("POST, OPTIONS")))
+            .with_state(Arc::clone(state)),
+    );
     finished(router).layer(from_fn_with_state(Arc::clone(&state.origins), cors::layer))
 }
 
@@ -68,7 +80,8 @@ fn finished(router: Router) -> Router {
     router
         .fallback(|| async { Refusal::NOT_FOUND })
         .method_not_allowed_fallback(|| async { Refusal::METHOD_NOT_ALLOWED })
-        .layer(from_fn(no_sniffing))
+        .layer(from_fn(bounded))
+        .layer(from_fn(hardened))
 }
 
 /// GET and HEAD by the handler, OPTIONS by what is allowed.
@@ -78,12 +91,31 @@ where
     T: 'static,
     S: Clone + Send + Sync + 'static,
 {
-    get(handler).options(|| async { (StatusCode::NO_CONTENT, [(ALLOW, "GET, HEAD, OPTIONS")]) })
+    get(handler).options(|| allow("GET, HEAD, OPTIONS"))
 }
 
-async fn no_sniffing(request: Request, next: Next) -> Response {
+async fn allow(methods: &'static str) -> impl IntoResponse {
+    (StatusCode::NO_CONTENT, [(ALLOW, methods)])
+}
+
+fn emits(state: &Arc<State>) -> MethodRouter {
+    let state = Arc::clone(state);
+    let emit = move |request: Request| async move { emit::emit(&state, request).await };
+    post(emit).options(|| allow("POST, OPTIONS"))
+}
+
+/// Refuses what nobody writes by hand and no front end needs.
+async fn bounded(request: Request, next: Next) -> Response {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > MAX_TARGET { Refusal::URI_TOO_LONG.into_response() } else { next.run(request).await }
+}
+
+/// What every answer says to browsers: it is of no other type than it says, and its URL, which may hold a token, is
+/// nobody else's business.
+async fn hardened(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }
 

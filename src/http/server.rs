@@ -14,11 +14,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::address::{InvalidNetwork, TrustedProxies};
+use super::address::{InvalidNetwork, TrustedProxies, counted};
 use super::connection;
+use super::descriptors;
+use super::emit;
 use super::endpoint::{Endpoint, InvalidPreset};
 use super::limits::Limits;
 use super::live::Live;
+use super::lobby::Lobby;
+use super::places::Places;
 use super::router;
 use super::state::{Phase, Services, State};
 use crate::access::{Origins, OriginsError};
@@ -53,8 +57,6 @@ pub enum ServerError {
     Proxies(#[from] InvalidNetwork),
     #[error(transparent)]
     Preset(#[from] InvalidPreset),
-    #[error("{0} is set, and this version does not do it")]
-    NotServed(&'static str),
     #[error("{setting} {address}: {source}")]
     Bind { setting: &'static str, address: SocketAddr, source: io::Error },
 }
@@ -65,29 +67,29 @@ impl Server {
     /// # Errors
     /// When something is configured that can't be served, or an address can't be had.
     pub async fn bind(config: &Config, services: Services) -> Result<Self, ServerError> {
-        // A limit that would not be kept is worse than none.
-        if config.limits.events_per_minute != 0 {
-            return Err(ServerError::NotServed("limits.events_per_minute"));
-        }
-        if config.limits.when_full != WhenFull::Refuse {
-            return Err(ServerError::NotServed("limits.when_full = \"evict_oldest\""));
-        }
         let endpoints = Endpoint::all(&services.vocabulary, &config.presets, &router::TAKEN)?;
+        let shares = descriptors::share_out(config.limits.streams);
         let state = Arc::new(State {
             http: config.http.clone(),
             services,
             origins: Arc::new(Origins::new(&config.http.allowed_origins)?),
             proxies: TrustedProxies::new(&config.http.trusted_proxies)?,
             limits: Limits::new(&config.limits),
+            emits: Places::new(emit::IN_HAND.0, emit::IN_HAND.1),
+            max_emit: usize::try_from(config.journal.max_event.0)
+                .unwrap_or(emit::MAX_BODY)
+                .min(emit::MAX_BODY),
             phase: watch::Sender::new(Phase::Serving),
+            lobby: Lobby::new(shares.guests, config.limits.streams_per_address != 0),
             connections: Live::new(),
             streams: Live::new(),
-            cookie: config.access.cookie.clone(),
             max_staleness: config.access.max_staleness,
             max_age: config.replay.max_age,
+            events_per_minute: config.limits.events_per_minute,
             stream_limits: hub::Limits {
-                streams: config.limits.streams,
+                streams: shares.streams,
                 streams_per_user: config.limits.streams_per_user,
+                evict_oldest: config.limits.when_full == WhenFull::EvictOldest,
             },
         });
         let router = router::public(&state, &endpoints);
@@ -150,7 +152,12 @@ impl Front {
                         tracing::debug!(%error, "connection lost");
                         continue;
                     }
-                    tokio::spawn(connection::serve(Arc::clone(&state), self.router.clone(), socket, peer));
+                    let Some(guest) = state.lobby.enter(state.proxies.peer(peer.ip()).map(counted)) else {
+                        tracing::debug!("connection refused: every other one is busy");
+                        continue;
+                    };
+                    let (state, router) = (Arc::clone(&state), self.router.clone());
+                    tokio::spawn(connection::serve(state, router, socket, peer, guest));
                 }
                 Err(error) if is_of_one_client(&error) => tracing::debug!(%error, "connection lost"),
                 Err(error) => {

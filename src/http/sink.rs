@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
+use super::expiry::Expiry;
 use super::state::{Phase, State};
 use crate::hub::Stream;
 use crate::telemetry::metrics::End;
@@ -40,7 +41,7 @@ impl Sink {
         &mut self,
         state: &State,
         frames: Vec<Bytes>,
-        expires: Instant,
+        expiry: &Expiry,
         mut stream: Option<&Stream>,
     ) -> Result<(), End> {
         let metrics = &state.services.metrics;
@@ -57,7 +58,7 @@ impl Sink {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let given_up = progress + state.http.write_timeout;
-                    if let Wait::Ended = self.writable(state, given_up, expires, stream).await? {
+                    if let Wait::Ended = self.writable(state, given_up, expiry, stream).await? {
                         rest.cut();
                         stream = None;
                     }
@@ -73,7 +74,7 @@ impl Sink {
         &self,
         state: &State,
         given_up: Instant,
-        expires: Instant,
+        expiry: &Expiry,
         stream: Option<&Stream>,
     ) -> Result<Wait, End> {
         let ended = async {
@@ -82,16 +83,28 @@ impl Sink {
                 None => std::future::pending().await,
             }
         };
+        tokio::pin!(ended);
         let mut phase = state.phase.subscribe();
-        tokio::select! {
-            // What ends the stream first: a client that takes bytes again must not be given more of them.
-            biased;
-            _ = ended => Ok(Wait::Ended),
-            writable = self.socket.writable() => writable.map(|()| Wait::Writable).map_err(|error| broken(&error)),
-            () = sleep_until(given_up.min(expires)) => {
-                Err(if expires < given_up { End::expired } else { End::write_timeout })
+        loop {
+            let expires = expiry.deadline();
+            tokio::select! {
+                // What ends the stream first: a client that takes bytes again must not be given more of them.
+                biased;
+                _ = &mut ended => return Ok(Wait::Ended),
+                () = sleep_until(given_up.min(expires)) => {
+                    if given_up <= Instant::now() {
+                        return Err(End::write_timeout);
+                    }
+                    if expiry.remaining().is_zero() {
+                        return Err(End::expired);
+                    }
+                }
+                () = expiry.moved() => {}
+                writable = self.socket.writable() => {
+                    return writable.map(|()| Wait::Writable).map_err(|error| broken(&error));
+                }
+                _ = phase.wait_for(|phase| *phase == Phase::Closed) => return Err(End::drained),
             }
-            _ = phase.wait_for(|phase| *phase == Phase::Closed) => Err(End::drained),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::sync::watch;
@@ -13,10 +13,13 @@ use super::address::TrustedProxies;
 use super::endpoint::Vocabulary;
 use super::limits::Limits;
 use super::live::Live;
+use super::lobby::Lobby;
+use super::places::Places;
 use super::query::Query;
 use super::refusal::Refusal;
-use crate::access::{Authenticator, Credential, Memberships, Origins, Principal};
+use crate::access::{Authenticator, Claim, Credential, Memberships, Origins, Principal, TokenError};
 use crate::config;
+use crate::emit::Emitter;
 use crate::hub::{self, Hub};
 use crate::source;
 use crate::telemetry::{Freshness, Metrics, Readiness, State as Standing};
@@ -40,6 +43,8 @@ pub struct Services {
     pub authenticator: Authenticator,
     /// Set once the database is known; nobody is let in before.
     pub memberships: Arc<OnceLock<Memberships>>,
+    /// Set once the database is known.
+    pub emitter: Arc<OnceLock<Emitter>>,
     pub vocabulary: Vocabulary,
     pub hub: Arc<Hub>,
     pub visibility: Arc<dyn Visibility>,
@@ -66,31 +71,73 @@ pub(super) struct State {
     pub(super) origins: Arc<Origins>,
     pub(super) proxies: TrustedProxies,
     pub(super) limits: Arc<Limits>,
+    /// Events that are being emitted, by subject.
+    pub(super) emits: Arc<Places<Arc<str>>>,
+    /// Bytes of a request to emit.
+    pub(super) max_emit: usize,
     pub(super) phase: watch::Sender<Phase>,
+    pub(super) lobby: Arc<Lobby>,
     pub(super) connections: Live,
     pub(super) streams: Live,
-    pub(super) cookie: Option<String>,
     pub(super) max_staleness: Duration,
     /// How long an event can be replayed, at most.
     pub(super) max_age: Duration,
+    /// What is sent to one stream, at most; 0 is no limit.
+    pub(super) events_per_minute: u32,
     pub(super) stream_limits: hub::Limits,
 }
 
 impl State {
     /// Who asks.
-    pub(super) fn authenticate(&self, query: &Query, headers: &HeaderMap) -> Result<Principal, Refusal> {
+    pub(super) async fn authenticate(
+        &self,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> Result<Principal, Refusal> {
+        let credential = self.credential(query, headers)?;
+        let principal = self.services.authenticator.judge(&credential).await;
+        let principal = principal.inspect_err(|error| refused(&credential, error))?;
+        self.check_origin(&credential, headers)?;
+        Ok(principal)
+    }
+
+    /// Who asks for a stream; a ticket is to be redeemed before it opens.
+    pub(super) async fn authenticate_for_stream(
+        &self,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> Result<(Principal, Option<Claim>), Refusal> {
+        let credential = self.credential(query, headers)?;
+        let judged = self.services.authenticator.judge_for_stream(&credential).await;
+        let judged = judged.inspect_err(|error| refused(&credential, error))?;
+        self.check_origin(&credential, headers)?;
+        Ok(judged)
+    }
+
+    fn credential<'a>(&self, query: &'a Query, headers: &'a HeaderMap) -> Result<Credential<'a>, Refusal> {
         let (ticket, token) = (query.scalar("ticket")?, query.scalar("token")?);
-        let credential = Credential::choose(headers, ticket, token, self.cookie.as_deref())?;
-        let principal = self.services.authenticator.authenticate(credential.token(), SystemTime::now());
-        let principal = principal.inspect_err(|error| tracing::debug!(%error, "token refused"))?;
+        Ok(self.services.authenticator.choose(headers, ticket, token)?)
+    }
+
+    fn check_origin(&self, credential: &Credential<'_>, headers: &HeaderMap) -> Result<(), Refusal> {
         if credential.is_ambient() && !self.origins.admits_ambient(headers) {
             return Err(Refusal::ORIGIN);
         }
-        Ok(principal)
+        Ok(())
+    }
+
+    /// Of whom a token speaks, whatever carried it.
+    pub(super) async fn authenticate_token(&self, token: &str) -> Result<Principal, Refusal> {
+        let principal = self.services.authenticator.authenticate(token).await;
+        Ok(principal.inspect_err(|error| tracing::debug!(%error, "token refused"))?)
     }
 
     pub(super) fn memberships(&self) -> Result<&Memberships, Refusal> {
         self.services.memberships.get().ok_or(STARTING)
+    }
+
+    pub(super) fn emitter(&self) -> Result<&Emitter, Refusal> {
+        self.services.emitter.get().ok_or(STARTING)
     }
 
     /// Whether somebody new may be let in now.
@@ -112,6 +159,10 @@ impl State {
             Standing::Ready | Standing::Degraded | Standing::SourceDown => Ok(()),
         }
     }
+}
+
+fn refused(credential: &Credential<'_>, error: &TokenError) {
+    tracing::debug!(?credential, %error, "credential refused");
 }
 
 const STARTING: Refusal = Refusal::transient("starting", "the worker is starting");

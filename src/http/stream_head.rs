@@ -7,17 +7,19 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, REFERRER_POLICY};
 use http::{HeaderMap, HeaderValue};
 
 use super::cors;
 use crate::access::Origins;
 
 /// `X-Accel-Buffering` keeps nginx from collecting frames before it passes them on.
-const HEADERS: [(HeaderName, &str); 4] = [
+const HEADERS: [(HeaderName, &str); 5] = [
     (CONTENT_TYPE, "text/event-stream"),
     (CACHE_CONTROL, "no-cache, no-transform"),
     (HeaderName::from_static("x-accel-buffering"), "no"),
+    // Its URL may hold a token.
+    (REFERRER_POLICY, "no-referrer"),
     // The body ends where the connection ends.
     (CONNECTION, "close"),
 ];

@@ -2,7 +2,9 @@
 
 mod bench;
 mod client;
+mod expiry;
 mod lifecycle;
 mod probes;
 mod refusals;
 mod streams;
+mod tickets;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use super::filter::Filter;
-use super::seat::Seat;
+use super::seat::{EndReason, Seat};
 use crate::catalog::event::TagIter;
 use crate::journal::{Block, Label};
 use crate::postgres::Lsn;
@@ -73,6 +73,16 @@ impl RoomState {
         self.users.get(user).into_iter().flatten().filter_map(|number| self.seats.get(number))
     }
 
+    /// Ends the user's oldest streams, so that fewer than `limit` go on.
+    pub(super) fn evict(&self, user: &str, limit: usize, wakers: &mut Vec<Waker>) {
+        let going_on: Vec<_> = self.of_user(user).filter(|seat| seat.control().end.is_none()).collect();
+        let too_many = (going_on.len() + 1).saturating_sub(limit);
+        for seat in going_on.into_iter().take(too_many) {
+            seat.control().end.get_or_insert(EndReason::Evicted);
+            wakers.extend(seat.rouse(Lsn::ZERO));
+        }
+    }
+
     pub(super) fn index(&mut self, seat: &Arc<Seat>, filter: &Filter) {
         let number = seat.number;
         if let Some((name, values)) = filter.tags.first() {
@@ -115,6 +125,11 @@ impl RoomState {
 
     pub(super) fn mark_all(&self, from: Lsn, wakers: &mut Vec<Waker>) {
         wakers.extend(self.seats.values().filter_map(|seat| seat.mark(from)));
+    }
+
+    /// Wakes every stream, one that waits its turn too.
+    pub(super) fn rouse_all(&self, wakers: &mut Vec<Waker>) {
+        wakers.extend(self.seats.values().filter_map(|seat| seat.rouse(Lsn::ZERO)));
     }
 
     /// Marks every stream that an entry of `block` may concern.

@@ -79,6 +79,11 @@ impl Seat {
         if before == NO_MARK { self.waker.take() } else { None }
     }
 
+    /// As [`mark`](Self::mark), and wakes a stream that is marked already: one that is paced waits with its mark set.
+    pub(super) fn rouse(&self, from: Lsn) -> Option<Waker> {
+        self.mark(from).or_else(|| self.take_waker())
+    }
+
     pub(super) fn take_mark(&self) -> Option<Lsn> {
         let mark = self.mark.swap(NO_MARK, Ordering::AcqRel);
         (mark != NO_MARK).then(|| Lsn::new(mark))
@@ -92,6 +97,16 @@ impl Seat {
     pub(super) fn poll_marked(&self, context: &Context<'_>) -> Poll<()> {
         self.waker.register(context.waker());
         if self.is_marked() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Ready when `interrupted` holds, whatever the mark is.
+    pub(super) fn poll_interrupted(
+        &self,
+        context: &Context<'_>,
+        interrupted: impl FnOnce(&Control) -> bool,
+    ) -> Poll<()> {
+        self.waker.register(context.waker());
+        if interrupted(&self.control()) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     pub(super) fn control(&self) -> MutexGuard<'_, Control> {

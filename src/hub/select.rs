@@ -21,6 +21,8 @@ pub(super) struct Reader<'a> {
     pub(super) user: &'a str,
     pub(super) role: Option<&'a str>,
     pub(super) filter: &'a Filter,
+    /// Frames at most, one or more.
+    pub(super) most: usize,
 }
 
 /// What a stream takes of the runs it was given.
@@ -29,6 +31,8 @@ pub(super) struct Selected {
     pub(super) frames: Vec<Bytes>,
     /// The last entry in `frames`.
     pub(super) last_frame: Option<Place>,
+    /// How many are in `frames`.
+    pub(super) count: usize,
     /// A sync that comes first; then `frames` is empty.
     pub(super) sync: Option<(SyncReason, Place)>,
     /// The last entry that was looked at, when that is not all of them.
@@ -44,12 +48,15 @@ enum Verdict {
 impl Reader<'_> {
     pub(super) fn select(&self, runs: &[Run], from: Place) -> Selected {
         let mut gather = Gather::default();
-        let mut selected = Selected { frames: Vec::new(), last_frame: None, sync: None, stopped_at: None };
+        let mut selected =
+            Selected { frames: Vec::new(), last_frame: None, count: 0, sync: None, stopped_at: None };
         let mut looked_at = from;
         'runs: for run in runs {
             let whole = run.block.frame_range(&run.range);
-            if self.takes_all(&run.block) && gather.fits(whole.len()) {
+            let left = self.most - selected.count;
+            if self.takes_all(&run.block) && gather.fits(whole.len()) && run.range.len() <= left {
                 gather.add(&run.block, whole);
+                selected.count += run.range.len();
                 looked_at = run.last().unwrap_or(looked_at);
                 selected.last_frame = Some(looked_at);
                 continue;
@@ -63,8 +70,12 @@ impl Reader<'_> {
                 known = Some((entry.label_number, passes));
                 match self.judge(&entry, passes) {
                     Verdict::Skip => {}
-                    Verdict::Send if gather.is_empty() || gather.fits(entry.frame.len()) => {
+                    Verdict::Send
+                        if gather.is_empty()
+                            || (gather.fits(entry.frame.len()) && selected.count < self.most) =>
+                    {
                         gather.add(&run.block, entry.frame);
+                        selected.count += 1;
                         selected.last_frame = Some(entry.place);
                     }
                     Verdict::Sync(reason) if gather.is_empty() => {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::time::sleep_until;
 
+use super::pace::Pace;
 use super::room::Room;
 use super::seat::{Control, EndReason, Seat};
 use super::select::{MAX_BATCH, Reader};
@@ -48,6 +50,7 @@ pub struct Stream {
     /// The id that the client was last given in a data frame, and when.
     carried: Place,
     carried_at: Instant,
+    pace: Option<Box<Pace>>,
 }
 
 /// A registered seat, which leaves its room when dropped.
@@ -78,7 +81,15 @@ impl Stream {
             sync: placement.sync,
             carried: placement.after,
             carried_at: Instant::now(),
+            pace: None,
         }
+    }
+
+    /// The same stream, sent its events at this pace.
+    #[must_use]
+    pub fn paced(mut self, pace: Option<Box<Pace>>) -> Self {
+        self.pace = pace;
+        self
     }
 
     /// The position up to which everything was sent or filtered out on this stream: what a client that has this id
@@ -144,7 +155,8 @@ impl Stream {
     /// Waits until there is something to send. Cancel-safe: a batch is returned or nothing has happened.
     pub async fn next(&mut self) -> Batch {
         loop {
-            match self.step() {
+            let most = self.turn().await;
+            match self.step(most) {
                 Step::Send(batch) => return batch,
                 Step::Again => tokio::task::yield_now().await,
                 Step::Wait => poll_fn(|context| self.membership.seat.poll_marked(context)).await,
@@ -157,7 +169,33 @@ impl Stream {
         poll_fn(|context| self.membership.seat.poll_ended(context)).await
     }
 
-    fn step(&mut self) -> Step {
+    /// Waits for the stream's turn to send, or for what does not wait for it: its end, a new history. How many frames
+    /// may be sent.
+    async fn turn(&mut self) -> usize {
+        while let Some(pace) = &mut self.pace {
+            let opens = match pace.allows(tokio::time::Instant::now()) {
+                Ok(most) => return most,
+                Err(opens) => opens,
+            };
+            // On the heap: what is not paced is not to carry a timer.
+            let opened = Box::pin(sleep_until(opens));
+            tokio::select! {
+                // Who is interrupted is not asked again.
+                biased;
+                () = poll_fn(|context| self.membership.seat.poll_interrupted(context, |c| self.is_interrupted(c))) => {
+                    return 1;
+                }
+                () = opened => {}
+            }
+        }
+        usize::MAX
+    }
+
+    fn is_interrupted(&self, control: &Control) -> bool {
+        control.end.is_some() || self.membership.hub.journals().view().generation != self.generation
+    }
+
+    fn step(&mut self, most: usize) -> Step {
         let mark = self.membership.seat.take_mark();
         if mark.is_none() && !self.behind {
             return Step::Wait;
@@ -187,7 +225,7 @@ impl Stream {
             self.after = self.after.max((from, 0));
         }
         let until = control.holds_until();
-        let step = self.read(&snapshot, until, &control);
+        let step = self.read(&snapshot, until, &control, most);
         if until == Lsn::MAX {
             return step;
         }
@@ -207,12 +245,12 @@ impl Stream {
     }
 
     /// Reads on, of commits below `until`. `Wait`: there is no more.
-    fn read(&mut self, snapshot: &Snapshot, until: Lsn, control: &Control) -> Step {
+    fn read(&mut self, snapshot: &Snapshot, until: Lsn, control: &Control, most: usize) -> Step {
         let Ok(read) = snapshot.read(self.after, until, MAX_BATCH) else {
             return self.go_on(SyncReason::SlowConsumer, snapshot.restart());
         };
         let user = &self.membership.seat.user;
-        let reader = Reader { user, role: control.role.as_deref(), filter: &control.filter };
+        let reader = Reader { user, role: control.role.as_deref(), filter: &control.filter, most };
         let selected = reader.select(&read.runs, self.after);
         let end = (until.min(snapshot.view.head), 0);
         let reached = selected.stopped_at.unwrap_or(read.covered);
@@ -224,6 +262,9 @@ impl Stream {
         }
         if let Some(place) = selected.last_frame {
             self.carry(place);
+            if let Some(pace) = &mut self.pace {
+                pace.sent(tokio::time::Instant::now(), selected.count, self.after, end);
+            }
             return Step::Send(Batch::Frames(selected.frames));
         }
         if self.behind { Step::Again } else { Step::Wait }

@@ -1,5 +1,6 @@
 mod live;
 mod model;
+mod paced;
 mod standing;
 mod start;
 mod stress;

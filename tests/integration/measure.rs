@@ -183,3 +183,92 @@ async fn latency_from_commit_to_client() {
         sorted[EVENTS * 99 / 100],
     );
 }
+
+/// Events a second of the noisy organization, in transactions of [`NOISY_ROWS`].
+const NOISY_RATE: u32 = 20_000;
+const NOISY_ROWS: u32 = 20;
+
+/// Latencies of so many events of the quiet organization, one each 10 ms, sorted.
+async fn quiet_latencies(
+    app: &TestApp,
+    stream: &mut crate::bench::sse::Stream,
+    events: usize,
+) -> Vec<Duration> {
+    let mut took = Vec::with_capacity(events);
+    for n in 0..events {
+        app.sql(&format!("select walcast.emit('quiet', 'tick', '{n}')")).await;
+        let committed = Instant::now();
+        assert_eq!(stream.event().await.json()["data"], n);
+        took.push(committed.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    took.sort_unstable();
+    took
+}
+
+/// The binary may be another than the tests' own: `TEST_WALCAST=target/quick/release/walcast` beside a debug build.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement of minutes"]
+async fn latency_of_a_quiet_organization_beside_a_noisy_one() {
+    const EVENTS: usize = 500;
+    const NOISY_STREAMS: usize = 10;
+    let mut app = TestApp::start().await;
+    let (noisy, quiet) = (app.member("noisy", "u1", "admin").await, app.member("quiet", "u2", "admin").await);
+    app.stop().await;
+    let worker = WorkerProcess::start(&app.url, &[]).await;
+    app.address = worker.address;
+    app.sql("set synchronous_commit = on").await;
+    app.sql(
+        "insert into devices (id, organization_id, name, model, status)
+           select 'd' || n, 'noisy', 'Device ' || n, 'M', 'ONLINE' from generate_series(1, 100) n",
+    )
+    .await;
+    let mut stream = app.open(&quiet, "").await;
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..NOISY_STREAMS {
+        let request = crate::bench::http::Request::get(TestApp::target(&noisy, "")).bearer(&noisy.token);
+        let (mut socket, head, _) = request.send(worker.address).await;
+        assert_eq!(head.status, 200);
+        // Read and dropped: what it costs to look at is not the worker's.
+        readers.spawn(async move { tokio::io::copy(&mut socket, &mut tokio::io::sink()).await });
+    }
+    let session = crate::bench::server::session(&app.dsn).await;
+    let noise = format!(
+        "insert into device_telemetry (organization_id, device_id, event_type, temperature, humidity, battery)
+           select 'noisy', 'd' || (1 + n % 100), 'reading', 20.5, 40, 90 from generate_series(1, {NOISY_ROWS}) n"
+    );
+    for round in 1..=3 {
+        let alone = quiet_latencies(&app, &mut stream, EVENTS).await;
+        let began = Instant::now();
+        let writing = async {
+            let mut ticks = tokio::time::interval(Duration::from_secs(1) / (NOISY_RATE / NOISY_ROWS));
+            let mut written = 0;
+            loop {
+                ticks.tick().await;
+                session.batch_execute(&noise).await.expect("the noise is written");
+                written += NOISY_ROWS;
+                NOISE.store(written, std::sync::atomic::Ordering::Relaxed);
+            }
+        };
+        let beside = tokio::select! {
+            beside = quiet_latencies(&app, &mut stream, EVENTS) => beside,
+            () = writing => unreachable!("it writes for ever"),
+        };
+        let rate =
+            f64::from(NOISE.load(std::sync::atomic::Ordering::Relaxed)) / began.elapsed().as_secs_f64();
+        let at = |sorted: &[Duration], percent: usize| sorted[sorted.len() * percent / 100];
+        println!(
+            "round {round}: alone median {:.0?}, p99 {:.0?}; beside {rate:.0} events/s of another median {:.0?} ({:.2} \
+             times), p99 {:.0?}",
+            at(&alone, 50),
+            at(&alone, 99),
+            at(&beside, 50),
+            at(&beside, 50).as_secs_f64() / at(&alone, 50).as_secs_f64(),
+            at(&beside, 99),
+        );
+    }
+    readers.shutdown().await;
+}
+
+/// Rows that the noisy organization has written in this round.
+static NOISE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);

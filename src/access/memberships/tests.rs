@@ -1,5 +1,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::access::{Authenticator, NewToken};
 use crate::config::{Access, Organizations, Secret};
@@ -20,7 +22,7 @@ fn principal(user: &str, organizations: &[&str]) -> Principal {
     };
     let text = token.sign(secret.as_ref().unwrap()).unwrap();
     let authenticator = Authenticator::new(&Access { jwt_secret: secret, ..Access::default() }).unwrap();
-    authenticator.authenticate(&text, SystemTime::now()).unwrap()
+    authenticator.authenticate(&text).now_or_never().unwrap().unwrap()
 }
 
 fn configured() -> Access {

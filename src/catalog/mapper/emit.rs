@@ -176,6 +176,26 @@ impl Verifier {
     }
 }
 
+impl Compiled {
+    /// Whether an emitted event of this type would go out under this restriction (roles, user).
+    ///
+    /// # Errors
+    /// Why it would be dropped.
+    pub fn judge_emit(
+        &self,
+        event_type: &str,
+        only: Option<(&[String], Option<&str>)>,
+    ) -> Result<(), String> {
+        let only = only.map(|(roles, user)| Only { roles: roles.to_vec(), user: user.map(str::to_owned) });
+        let judged = match self.inherited.get(event_type) {
+            Some(Inherited::Ambiguous) => Err(Refusal::Ambiguous),
+            Some(Inherited::One { roles, needs_user, .. }) => narrow(roles, *needs_user, only).map(|_| ()),
+            None => Ok(()),
+        };
+        judged.map_err(|refusal| refusal.to_string())
+    }
+}
+
 /// What the catalog says, narrowed by what was emitted; never widened.
 fn narrow(roles: &[Arc<str>], needs_user: bool, only: Option<Only>) -> Result<Option<Audience>, Refusal> {
     let restricted = needs_user || !roles.is_empty();

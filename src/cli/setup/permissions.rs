@@ -1,4 +1,5 @@
-//! What roles need in schema `walcast`: the worker's to verify emitted events, an application's to emit them.
+//! What roles need in schema `walcast`: the worker's to verify emitted events and to emit those of HTTP, an
+//! application's to emit its own. A role that reads the secret could sign by itself: that it may emit adds nothing.
 
 use std::fmt;
 
@@ -11,6 +12,9 @@ use crate::postgres::Client;
 use crate::source::Kind;
 
 const EMIT: &str = "walcast.emit(text, text, jsonb, text, jsonb, jsonb)";
+
+/// What emitting over HTTP calls when it is given a key.
+const EMIT_ONCE: &str = "walcast.emit_once(bytea, text, text, jsonb, text, jsonb, jsonb)";
 
 const EXISTS: &str = "select exists (select from pg_catalog.pg_roles where rolname = $1)";
 const MAY_ENTER: &str = "select pg_catalog.has_schema_privilege($1, 'walcast', 'usage')";
@@ -40,8 +44,11 @@ impl Permissions {
             return Ok(found);
         }
         let made = "select pg_catalog.to_regprocedure($1) is not null";
-        if !client.query_one(made, &[&EMIT]).await?.try_get::<_, bool>(0)? {
-            return Err(Usage("schema walcast is missing: run walcast migrate first".to_owned()).into());
+        if !client.query_one(made, &[&EMIT_ONCE]).await?.try_get::<_, bool>(0)? {
+            return Err(Usage(
+                "schema walcast is missing or not of this version: run walcast migrate first".to_owned(),
+            )
+            .into());
         }
         if let Some(role) = &roles.worker {
             found.enter(client, role).await?;
@@ -54,6 +61,8 @@ impl Permissions {
                     found.call(client, role, function).await?;
                 }
             }
+            found.call(client, role, EMIT).await?;
+            found.call(client, role, EMIT_ONCE).await?;
         }
         for role in &roles.emitters {
             found.enter(client, role).await?;

@@ -33,11 +33,11 @@ fn a_refusal_names_the_parameter_and_what_is_allowed() {
     for (query, message) in [
         (
             "x=1",
-            "x: unknown parameter; allowed are organizationId, channel, types, token, ticket, lastEventId, since, keepalive, priority, status",
+            "x: unknown parameter; allowed are organizationId, channel, types, token, ticket, lastEventId, since, keepalive, interval, priority, status",
         ),
         (
             "statuses=open",
-            "statuses: unknown parameter; allowed are organizationId, channel, types, token, ticket, lastEventId, since, keepalive, priority, status",
+            "statuses: unknown parameter; allowed are organizationId, channel, types, token, ticket, lastEventId, since, keepalive, interval, priority, status",
         ),
         ("organizationId=b", "organizationId: given more than once"),
         (
@@ -49,6 +49,7 @@ fn a_refusal_names_the_parameter_and_what_is_allowed() {
         ("since=5m&since=5m", "since: given more than once"),
         ("lastEventId=1&lastEventId=2", "lastEventId: given more than once"),
         ("keepalive=frame", "keepalive: allowed are comment, event"),
+        ("interval=9", "interval: allowed are 10ms to 60s, as a duration such as 500ms or in milliseconds"),
     ] {
         assert_eq!(native(query).unwrap_err(), message);
     }
@@ -115,4 +116,22 @@ fn a_keepalive_is_a_frame_where_the_path_or_the_client_asks_for_one() {
     let preset = read(1, "keepalive=event").unwrap();
     assert_eq!(preset.keepalive, endpoints()[1].keepalive);
     assert_ne!(*preset.keepalive, Keepalive::native());
+}
+
+#[test]
+fn an_interval_is_a_duration_or_milliseconds_within_its_bounds() {
+    for (text, millis) in
+        [("", 0), ("10", 10), ("500ms", 500), ("2s", 2000), ("1m", 60_000), ("60000", 60_000)]
+    {
+        let interval = native(&format!("interval={text}")).unwrap().interval;
+        assert_eq!(interval, Duration::from_millis(millis), "{text}");
+        assert_eq!(read(1, &format!("interval={text}")).unwrap().interval, interval);
+    }
+    for text in ["0", "9ms", "61s", "60001", "1d", "-1", "1.5s", "often", "99999999999999999999"] {
+        assert!(
+            native(&format!("interval={text}")).unwrap_err().starts_with("interval: allowed are"),
+            "{text}"
+        );
+    }
+    assert_eq!(native("interval=1s&interval=2s").unwrap_err(), "interval: given more than once");
 }

@@ -96,6 +96,7 @@ impl Bench {
                 memberships: Arc::new(OnceLock::from(
                     Memberships::new(&config.access, &[], &mirror).unwrap(),
                 )),
+                emitter: Arc::default(),
                 vocabulary: Vocabulary::new(["issues", "lots"], ["priority", "status"], &config.channels),
                 hub: Arc::clone(&hub),
                 visibility: Arc::clone(&now) as Arc<dyn Visibility>,

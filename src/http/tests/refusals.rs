@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::bench::{Bench, sign, token};
 use super::client::zeroed;
-use crate::config::{Config, WhenFull};
+use crate::config::WhenFull;
 use crate::http::state::Phase as ServerPhase;
 use crate::telemetry::Phase;
 
@@ -14,7 +14,7 @@ fn json(status: &str, extra: &str, code: &str, message: &str) -> String {
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n{extra}\
-         x-content-type-options: nosniff\r\nvary: origin\r\ncontent-length: {length}\r\nconnection: close\r\n\
+         x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\nvary: origin\r\ncontent-length: {length}\r\nconnection: close\r\n\
          date: D\r\n\r\n{body}"
     )
 }
@@ -84,7 +84,7 @@ async fn a_wrong_request_names_the_parameter() {
 async fn unknown_paths_and_methods_are_json_too() {
     let bench = Bench::new().await;
     let missing = json("404 Not Found", "", "not_found", "there is nothing at this path");
-    assert_eq!(bench.ask("GET", "/api/realtime/tickets", &[]).await, missing);
+    assert_eq!(bench.ask("GET", "/api/realtime/none", &[]).await, missing);
     assert_eq!(bench.ask("DELETE", "/api/realtime/stream/1", &[]).await, missing);
     let method =
         json("405 Method Not Allowed", "", "method_not_allowed", "this path does not take this method");
@@ -139,16 +139,24 @@ async fn what_passes_by_itself_is_an_ended_stream_for_an_event_source() {
 }
 
 #[tokio::test]
-async fn a_limit_that_would_not_be_kept_is_refused_at_start() {
-    let error = async |change: fn(&mut Config)| Bench::try_with(change).await.err().unwrap().to_string();
-    assert_eq!(
-        error(|config| config.limits.events_per_minute = 1).await,
-        "limits.events_per_minute is set, and this version does not do it"
-    );
-    assert_eq!(
-        error(|config| config.limits.when_full = WhenFull::EvictOldest).await,
-        "limits.when_full = \"evict_oldest\" is set, and this version does not do it"
-    );
+async fn who_is_full_may_push_out_their_own_oldest_stream_and_nobody_elses() {
+    let bench = Bench::with(|config| {
+        config.limits.streams_per_user = 2;
+        config.limits.when_full = WhenFull::EvictOldest;
+    })
+    .await;
+    let mut other = bench.open(&format!("{STREAM}&token={}", token("v")), &[]).await;
+    other.connected().await;
+    let mut oldest = bench.stream("").await;
+    let mut second = bench.stream("").await;
+    let mut third = bench.stream("").await;
+    let farewell = oldest.rest().await;
+    let frame = "data: {\"type\":\"stream.evicted\",\"timestamp\":0,\"data\":{}}\n\nretry: 86400000\n\n";
+    assert_eq!(zeroed(&farewell, "\"timestamp\":"), frame);
+    bench.publish("a", 110, "lots", &[]);
+    for stream in [&mut other, &mut second, &mut third] {
+        assert_eq!(stream.frame().await, super::bench::frame(110, ""));
+    }
 }
 
 #[tokio::test]
@@ -176,9 +184,9 @@ async fn listed_origins_may_read_errors_too_and_others_nothing() {
     assert_eq!(
         bench.ask("OPTIONS", STREAM, &[listed[0], ("access-control-request-method", "GET")]).await,
         format!(
-            "HTTP/1.1 204 No Content\r\nallow: GET, HEAD, OPTIONS\r\nx-content-type-options: nosniff\r\n{cors}\
-             access-control-allow-methods: GET, HEAD, OPTIONS\r\n\
-             access-control-allow-headers: authorization, cache-control, content-type, last-event-id\r\n\
+            "HTTP/1.1 204 No Content\r\nallow: GET, HEAD, OPTIONS\r\nx-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n{cors}\
+             access-control-allow-methods: GET, HEAD, POST, PUT, DELETE, OPTIONS\r\n\
+             access-control-allow-headers: authorization, cache-control, content-type, idempotency-key, last-event-id\r\n\
              access-control-max-age: 600\r\nconnection: close\r\ndate: D\r\n\r\n"
         )
     );

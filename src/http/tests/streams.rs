@@ -19,7 +19,7 @@ async fn the_first_frame_says_where_the_stream_starts() {
         "HTTP/1.1 200 OK\r\n\
          content-type: text/event-stream\r\n\
          cache-control: no-cache, no-transform\r\n\
-         x-accel-buffering: no\r\n\
+         x-accel-buffering: no\r\nreferrer-policy: no-referrer\r\n\
          connection: close\r\n\
          vary: origin\r\n\
          access-control-allow-origin: https://app.example.com\r\n\

@@ -190,7 +190,7 @@ fn a_changed_filter_holds_from_the_position_that_is_answered() {
 fn a_dropped_stream_leaves_nothing_and_limits_count_the_living() {
     let journals = journals(ROOMY, 10);
     let hub = hub(&journals);
-    let limits = Limits { streams: 3, streams_per_user: 2 };
+    let limits = Limits { streams: 3, streams_per_user: 2, evict_oldest: false };
     let open = |organization: &str| {
         let subscription = subscription(organization, Filter::default(), Start::Earliest);
         hub.open_within(subscription, limits).now_or_never().unwrap()

@@ -15,6 +15,7 @@ pub struct Request {
     method: &'static str,
     target: String,
     headers: Vec<(String, String)>,
+    body: String,
 }
 
 /// A response's head.
@@ -38,7 +39,7 @@ impl Request {
     }
 
     pub fn new(method: &'static str, target: impl Into<String>) -> Self {
-        Self { method, target: target.into(), headers: Vec::new() }
+        Self { method, target: target.into(), headers: Vec::new(), body: String::new() }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -50,6 +51,17 @@ impl Request {
         self.header("Authorization", &format!("Bearer {token}"))
     }
 
+    /// A JSON body.
+    pub fn json(self, body: &Value) -> Self {
+        self.header("Content-Type", "application/json").body(body.to_string())
+    }
+
+    pub fn body(mut self, body: impl Into<String>) -> Self {
+        self.body = body.into();
+        let length = self.body.len().to_string();
+        self.header("Content-Length", &length)
+    }
+
     /// Sends it and reads the head; what followed the head is returned beside it.
     pub async fn send(self, address: SocketAddr) -> (TcpStream, Head, Vec<u8>) {
         let mut text = format!("{} {} HTTP/1.1\r\nHost: {address}\r\n", self.method, self.target);
@@ -57,6 +69,7 @@ impl Request {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         text.push_str("\r\n");
+        text.push_str(&self.body);
         let mut socket = TcpStream::connect(address).await.expect("the worker listens");
         socket.write_all(text.as_bytes()).await.expect("the request is taken");
         let mut buffer = Vec::new();

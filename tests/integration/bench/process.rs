@@ -18,7 +18,9 @@ pub struct WorkerProcess {
 
 /// The binary with a test's database and secret in its environment.
 pub fn command(url: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_walcast"));
+    // A measurement may be of another build than the tests' own.
+    let program = std::env::var_os("TEST_WALCAST").unwrap_or_else(|| env!("CARGO_BIN_EXE_walcast").into());
+    let mut command = Command::new(program);
     command
         .env_clear()
         .envs(

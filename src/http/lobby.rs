@@ -1,0 +1,242 @@
+//! Connections that are not a stream: how many there may be, and which one makes room for a new one.
+//!
+//! A guest waits (for a request's head, or for the next request) or is busy (being answered). When there is no room,
+//! the guest that has waited longest goes; with a full address, the longest waiting of that address. So whoever opens
+//! connections and says nothing pushes out their own, and who comes with a request is served meanwhile. A stream has
+//! left the lobby: it counts against the limits of streams.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Guests at most: each costs up to its head's buffer.
+pub(super) const MOST: usize = 4096;
+
+/// The share of one address.
+const OF_ADDRESS: usize = MOST / 4;
+
+#[derive(Debug)]
+pub(super) struct Lobby {
+    most: usize,
+    of_address: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: usize,
+    /// Counts up: the lower, the longer somebody has waited.
+    next_turn: u64,
+    waiting: BTreeMap<u64, Waiting>,
+    addresses: HashMap<IpAddr, Crowd>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    address: Option<IpAddr>,
+    leave: Arc<Notify>,
+}
+
+/// The guests of one address.
+#[derive(Debug, Default)]
+struct Crowd {
+    open: usize,
+    waiting: BTreeSet<u64>,
+}
+
+/// A connection in the lobby, until dropped.
+#[derive(Debug)]
+pub(super) struct Guest {
+    lobby: Arc<Lobby>,
+    address: Option<IpAddr>,
+    leave: Arc<Notify>,
+    /// None while busy.
+    turn: Mutex<Option<u64>>,
+}
+
+impl Lobby {
+    /// `by_address`: one may have its share only.
+    pub(super) fn new(most: usize, by_address: bool) -> Arc<Self> {
+        Self::sized(most, if by_address { OF_ADDRESS.min(most) } else { most })
+    }
+
+    fn sized(most: usize, of_address: usize) -> Arc<Self> {
+        Arc::new(Self { most, of_address, state: Mutex::default() })
+    }
+
+    /// Lets somebody in, who begins by waiting. `address` is none for those whose address says nothing, such as a
+    /// proxy's. None: there is no room, and everybody in it is busy.
+    pub(super) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Guest> {
+        let mut state = self.state();
+        if let Some(crowd) = address.and_then(|address| state.addresses.get(&address))
+            && crowd.open >= self.of_address
+        {
+            let longest = crowd.waiting.first().copied()?;
+            state.send_away(longest);
+        }
+        if state.open >= self.most {
+            let longest = state.waiting.first_key_value().map(|(turn, _)| *turn)?;
+            state.send_away(longest);
+        }
+        state.open += 1;
+        if let Some(address) = address {
+            state.addresses.entry(address).or_default().open += 1;
+        }
+        let leave = Arc::new(Notify::new());
+        let turn = Mutex::new(Some(state.wait(address, Arc::clone(&leave))));
+        drop(state);
+        Some(Guest { lobby: Arc::clone(self), address, leave, turn })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn wait(&mut self, address: Option<IpAddr>, leave: Arc<Notify>) -> u64 {
+        self.next_turn += 1;
+        let turn = self.next_turn;
+        self.waiting.insert(turn, Waiting { address, leave });
+        if let Some(crowd) = address.and_then(|address| self.addresses.get_mut(&address)) {
+            crowd.waiting.insert(turn);
+        }
+        turn
+    }
+
+    /// False: it was sent away before.
+    fn stop_waiting(&mut self, turn: u64) -> bool {
+        let Some(waiting) = self.waiting.remove(&turn) else { return false };
+        if let Some(crowd) = waiting.address.and_then(|address| self.addresses.get_mut(&address)) {
+            crowd.waiting.remove(&turn);
+        }
+        true
+    }
+
+    /// Its place is free from now on, however long its task takes to end.
+    fn send_away(&mut self, turn: u64) {
+        let Some((address, leave)) = self.waiting.get(&turn).map(|w| (w.address, Arc::clone(&w.leave)))
+        else {
+            return;
+        };
+        self.stop_waiting(turn);
+        self.free(address);
+        leave.notify_one();
+    }
+
+    fn free(&mut self, address: Option<IpAddr>) {
+        self.open = self.open.saturating_sub(1);
+        let Some(address) = address else { return };
+        if let Some(crowd) = self.addresses.get_mut(&address) {
+            crowd.open = crowd.open.saturating_sub(1);
+            if crowd.open == 0 {
+                self.addresses.remove(&address);
+            }
+        }
+    }
+}
+
+impl Guest {
+    /// A request has come: it is answered before this guest may be sent away.
+    pub(super) fn busy(&self) {
+        let mut own = self.turn();
+        // Sent away already: it keeps its turn, by which its drop knows that nothing is left to free.
+        if own.is_some_and(|turn| self.lobby.state().stop_waiting(turn)) {
+            *own = None;
+        }
+    }
+
+    /// The request is answered.
+    pub(super) fn waits(&self) {
+        let mut own = self.turn();
+        if own.is_none() {
+            *own = Some(self.lobby.state().wait(self.address, Arc::clone(&self.leave)));
+        }
+    }
+
+    /// Resolves when it has to make room.
+    pub(super) async fn sent_away(&self) {
+        self.leave.notified().await;
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Option<u64>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let turn = *self.turn();
+        let mut state = self.lobby.state();
+        if turn.is_none_or(|turn| state.stop_waiting(turn)) {
+            state.free(self.address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn address(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([10, 0, 0, last]))
+    }
+
+    fn sent_away(guest: &Guest) -> bool {
+        guest.sent_away().now_or_never().is_some()
+    }
+
+    #[test]
+    fn who_has_waited_longest_makes_room_and_who_is_busy_does_not() {
+        let lobby = Lobby::sized(3, 3);
+        let guests: Vec<_> = (1..=3).map(|n| lobby.enter(address(n)).unwrap()).collect();
+        guests[0].busy();
+        let fourth = lobby.enter(address(4)).unwrap();
+        let left: Vec<_> = guests.iter().map(sent_away).collect();
+        assert_eq!(left, [false, true, false]);
+        // Back from its request it is the last in the row.
+        guests[0].waits();
+        let fifth = lobby.enter(address(5)).unwrap();
+        let sixth = lobby.enter(address(6)).unwrap();
+        assert_eq!((sent_away(&guests[2]), sent_away(&fourth), sent_away(&guests[0])), (true, true, false));
+        [&guests[0], &fifth, &sixth].into_iter().for_each(Guest::busy);
+        assert!(lobby.enter(address(7)).is_none(), "everybody is busy");
+        drop(fifth);
+        assert!(lobby.enter(address(7)).is_some());
+    }
+
+    #[test]
+    fn a_full_address_makes_room_among_its_own() {
+        let lobby = Lobby::sized(10, 2);
+        let other = lobby.enter(address(1)).unwrap();
+        let first = lobby.enter(address(2)).unwrap();
+        let second = lobby.enter(address(2)).unwrap();
+        let third = lobby.enter(address(2)).unwrap();
+        assert_eq!((sent_away(&other), sent_away(&first), sent_away(&second)), (false, true, false));
+        [&second, &third].into_iter().for_each(Guest::busy);
+        assert!(lobby.enter(address(2)).is_none());
+        let proxied: Vec<_> = (0..7).map(|_| lobby.enter(None).unwrap()).collect();
+        assert!(!sent_away(&other), "three of two addresses and seven of none are ten");
+        drop((other, first, second, third, proxied));
+        let state = lobby.state();
+        assert_eq!((state.open, state.waiting.len(), state.addresses.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn who_is_sent_away_frees_one_place_and_not_two() {
+        let lobby = Lobby::sized(1, 1);
+        let first = lobby.enter(address(1)).unwrap();
+        let second = lobby.enter(address(1)).unwrap();
+        // Its request came too late.
+        first.busy();
+        first.waits();
+        drop(first);
+        assert_eq!(lobby.state().open, 1);
+        drop(second);
+        assert_eq!(lobby.state().open, 0);
+    }
+}
