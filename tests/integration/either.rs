@@ -89,4 +89,8 @@ over_the_outbox! {
         a_promoted_standby_is_another_epoch
         a_copy_of_an_older_state_with_the_same_identifier_is_another_history
     }
+    emit_http {
+        channel_tags_and_only_are_kept_and_a_catalogued_type_inherits_its_own
+        a_key_stands_for_one_event_however_often_and_at_once_it_is_asked_for
+    }
 }
