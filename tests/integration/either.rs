@@ -55,7 +55,6 @@ over_the_outbox! {
         a_prepared_transaction_comes_when_it_is_committed_and_never_when_it_is_not
         truncating_many_tables_is_told_once_for_each_that_makes_events
         lookups_show_the_mirror_as_of_each_change_of_their_own_transaction
-        a_hundred_thousand_rows_with_related_ones_come_whole_and_in_order
     }
     columns {
         a_column_of_every_type_says_what_to_json_says_whatever_the_database_is_set_to

@@ -28,8 +28,9 @@ use crate::source::policy::SourceError;
 use crate::source::progress::History;
 use crate::source::{CANARY_PREFIX, EMIT_PREFIX, Transaction};
 
-/// No step takes a live server so long; numbering a backlog of millions takes seconds.
-const SILENCE: Duration = Duration::from_secs(120);
+/// A server that answers nothing for so long is gone. Numbering a backlog of millions may take longer: it goes on in
+/// the server, which keeps the lock until then, and is found done.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// NOTIFY wakes at once; this is for the one that was lost.
 const POLL: Duration = Duration::from_secs(1);
