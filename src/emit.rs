@@ -5,8 +5,7 @@
 //! ```
 //!
 //! Whoever is answered "accepted" can rely on the commit. Everything is bounded: sessions, the wait for one, and the
-//! time a statement may take. What has begun is finished, also when whoever asked has gone, so that the bound on
-//! sessions holds. It knows neither HTTP nor who may emit.
+//! time a statement may take. It knows neither HTTP nor who may emit.
 
 mod error;
 mod pool;
@@ -85,14 +84,13 @@ impl Emitter {
     }
 
     /// Commits the event. Under a key (a hash of 32 bytes over whatever makes a request the same), an event that was
-    /// committed under it within a day is not written again.
+    /// committed under it within a day is not written again. To be awaited to its end: dropped before, the server goes on
+    /// with a statement that no bound counts any more.
     ///
     /// # Errors
     /// Nothing was written, or, where the error says so, it is not known.
-    pub async fn emit(&self, emission: Emission, key: Option<[u8; 32]>) -> Result<Accepted, EmitError> {
-        let pool = Arc::clone(&self.pool);
-        let work = tokio::spawn(async move { attempt(&pool, &emission, key).await });
-        let outcome = work.await.unwrap_or(Err(EmitError::Unknown));
+    pub async fn emit(&self, emission: &Emission, key: Option<[u8; 32]>) -> Result<Accepted, EmitError> {
+        let outcome = attempt(&self.pool, emission, key).await;
         match &outcome {
             Ok(_) => drop(self.readiness.mend(REASON)),
             Err(EmitError::NotAllowed) => self.readiness.degrade(REASON, self.not_allowed()),

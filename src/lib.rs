@@ -19,6 +19,7 @@
 //! | [`journal`] | one append-only log of frames per organization, and its window |
 //! | [`access`] | who somebody is and what they may see |
 //! | [`hub`] | streams: cursors in a journal, filtered, woken |
+//! | [`presence`] | who has a stream open in an organization, told to its streams |
 //! | [`emit`] | events that services hand in, on their way into the database |
 //! | [`http`] | paths, parameters, status codes, the bytes on a socket |
 //! | [`cli`] | the commands |
@@ -40,6 +41,8 @@ pub mod journal;
 pub mod access;
 
 pub mod hub;
+
+pub mod presence;
 
 pub mod emit;
 

@@ -117,18 +117,50 @@ fn the_catalogs_in_the_readme_load() {
 
 #[test]
 fn files_that_documents_link_to_exist() {
-    let documents = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"];
+    let mut documents: Vec<_> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(String::from).into();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs =
+        fs::read_dir(root.join("docs")).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    documents.extend(docs.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")));
     let mut links = 0;
     for document in documents {
-        let text = read(document);
+        let text = read(&document);
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
         for target in targets.filter(|target| !target.is_empty() && !target.contains("://")) {
             links += 1;
-            assert!(root.join(target).exists(), "{document} links to {target}");
+            let folder = root.join(&document).parent().expect("a folder").to_owned();
+            assert!(folder.join(target).exists(), "{document} links to {target}");
         }
     }
     assert!(links > 0);
+}
+
+/// All of the sources, tests included.
+fn sources(folder: &Path, all: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, all);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_threat_names_tests_that_exist() {
+    let mut all = String::new();
+    for folder in ["src", "tests"] {
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut all);
+    }
+    let threats = table(&read("docs/security.md"), "threat");
+    assert!(threats.len() > 20);
+    for row in threats {
+        let [threat, _, tests] = &row[..] else { panic!("{row:?}") };
+        for test in tests.split(", ") {
+            assert!(all.contains(&format!("fn {test}()")), "{threat}: there is no test {test}");
+        }
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(super) struct Key {
 }
 
 enum Material {
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
@@ -71,7 +71,7 @@ impl Key {
                 "access.jwt_secret is short: HS256 wants {STRONG_SECRET} bytes, such as `openssl rand -hex 32` prints"
             );
         }
-        let material = Material::Secret(hmac::Key::new(hmac::HMAC_SHA256, bytes));
+        let material = Material::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, bytes)));
         Ok(Self { algorithm: Algorithm::HS256, id: None, material })
     }
 

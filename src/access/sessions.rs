@@ -9,7 +9,7 @@
 //! can't be asked nobody knows whether a session is good, and whoever bears one is asked to come back.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
@@ -29,6 +29,9 @@ const CONNECTIONS: usize = 4;
 
 /// Of all of it: waiting for a connection, making one, the query.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Of a query on a connection that was kept: the other end may be gone without a word.
+const KEPT_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// What the session is set to. The query reads; it ends on the server when nobody waits for it any more.
 const SETTINGS: &str = "SET default_transaction_read_only = on; SET statement_timeout = '2s'";
@@ -103,32 +106,40 @@ impl Sessions {
 
     async fn ask(&self, dsn: &Dsn, value: &str) -> Result<Option<Principal>, SessionError> {
         let _permit = self.permits.acquire().await.map_err(|_| SessionError::Away)?;
-        // One that the server closed meanwhile is no reason to send anybody away.
-        while let Some(kept) = self.take() {
-            match kept.query(value).await {
-                Err(SessionError::Away) => {}
-                outcome => {
+        if let Some(kept) = self.take() {
+            match timeout(KEPT_TIMEOUT, kept.query(value)).await {
+                Ok(Ok(rows)) => {
                     self.give_back(kept);
-                    return self.read(&outcome?);
+                    return self.read(&rows);
                 }
+                Ok(Err(SessionError::Value)) => {
+                    self.give_back(kept);
+                    return Err(SessionError::Value);
+                }
+                // What was lost on the way, or a table that was changed, met the others too: a new one decides.
+                Err(_) | Ok(Err(SessionError::Away | SessionError::Query(_))) => self.idle().clear(),
             }
         }
         let new = Connection::open(dsn, &self.query).await?;
         let rows = new.query(value).await;
-        if !matches!(rows, Err(SessionError::Away)) {
+        if matches!(rows, Ok(_) | Err(SessionError::Value)) {
             self.give_back(new);
         }
         self.read(&rows?)
     }
 
     fn take(&self) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         idle.retain(|kept| !kept.client.is_closed());
         idle.pop()
     }
 
     fn give_back(&self, connection: Connection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.idle().push(connection);
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self, rows: &[Row]) -> Result<Option<Principal>, SessionError> {

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use http::HeaderMap;
+use http::header::HOST;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue};
 
 /// Headers by which a proxy tells that it is one.
 const FORWARDING: [&str; 4] = ["x-forwarded-for", "forwarded", "x-real-ip", "via"];
@@ -96,9 +98,20 @@ pub(super) fn counted(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether somebody on this machine asks by themselves: behind a proxy on this machine everybody's peer is loopback.
+/// Whether somebody on this machine asks by themselves: behind a proxy on this machine everybody's peer is loopback,
+/// and in a browser on it everybody's page, once their name resolves to it (DNS rebinding): such a page sends its name.
 pub(super) fn is_local(peer: IpAddr, headers: &HeaderMap) -> bool {
-    peer.to_canonical().is_loopback() && !FORWARDING.iter().any(|name| headers.contains_key(*name))
+    let forwarded = FORWARDING.iter().any(|name| headers.contains_key(*name));
+    peer.to_canonical().is_loopback() && !forwarded && headers.get_all(HOST).iter().all(names_this_machine)
+}
+
+/// An address or `localhost`, with or without a port.
+fn names_this_machine(host: &HeaderValue) -> bool {
+    let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else {
+        return false;
+    };
+    let host = authority.host();
+    !authority.as_str().contains('@') && (host.eq_ignore_ascii_case("localhost") || read_hop(host).is_some())
 }
 
 #[cfg(test)]
@@ -158,5 +171,21 @@ mod tests {
         assert!(!is_local("10.0.0.1".parse().unwrap(), &headers));
         headers.insert("x-forwarded-for", "127.0.0.1".parse().unwrap());
         assert!(!is_local(loopback, &headers));
+    }
+
+    #[test]
+    fn a_name_that_resolves_to_this_machine_is_not_local() {
+        let is_local = |host: &str| {
+            let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
+            super::is_local("::1".parse().unwrap(), &headers)
+        };
+        for host in ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]", "[::1]:8080", "10.0.0.1"] {
+            assert!(is_local(host), "{host}");
+        }
+        for host in
+            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "u@localhost", "a b"]
+        {
+            assert!(!is_local(host), "{host}");
+        }
     }
 }

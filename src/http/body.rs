@@ -14,11 +14,6 @@ use super::refusal::Refusal;
 /// How long a client may take for all of it.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-const NOT_JSON: Refusal = Refusal::fixed(
-    StatusCode::UNSUPPORTED_MEDIA_TYPE,
-    "unsupported_media_type",
-    "the body must be application/json, in UTF-8 and not encoded",
-);
 const LATE: Refusal =
     Refusal::fixed(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time");
 const BROKEN: Refusal =
@@ -28,7 +23,7 @@ const BROKEN: Refusal =
 pub(super) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (types.next().and_then(|value| value.to_str().ok()), types.next()) else {
-        return Err(NOT_JSON);
+        return Err(Refusal::NOT_JSON);
     };
     let mut parts = value.split(';').map(str::trim);
     let json = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("application/json"));
@@ -37,7 +32,7 @@ pub(super) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
         name.eq_ignore_ascii_case("charset") && value.trim_matches('"').eq_ignore_ascii_case("utf-8")
     });
     let encoded = headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
-    if json && plain && !encoded { Ok(()) } else { Err(NOT_JSON) }
+    if json && plain && !encoded { Ok(()) } else { Err(Refusal::NOT_JSON) }
 }
 
 /// All of it, `most` bytes at most.

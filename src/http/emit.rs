@@ -1,8 +1,8 @@
 //! `POST /api/realtime/events`: a service emits an event over HTTP.
 //!
 //! Who may: a token with the scope `walcast:emit`, for the organizations that it names (`organizationId`,
-//! `organizations`) or that its subject is a member of. A token of neither kind is a service's own, and good for every
-//! organization: its issuer gave it the scope and no bounds.
+//! `organizations`) or that its subject is a member of. A token of neither kind, in the header `Authorization`, is a
+//! service's own, and good for every organization: its issuer gave it the scope and no bounds.
 
 mod event;
 
@@ -13,7 +13,7 @@ use aws_lc_rs::digest;
 use axum::Json;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use http::header::CACHE_CONTROL;
+use http::header::{AUTHORIZATION, CACHE_CONTROL};
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde::Serialize;
 
@@ -84,20 +84,32 @@ async fn accept(state: &State, request: Request) -> Result<Answer, Refusal> {
     let body = body::read(&head.headers, body, state.max_emit).await?;
     let emission = event::read(&body).map_err(Refusal::bad_request)?;
     drop(body);
-    if !may_emit(state, &principal, &emission.organization)? {
+    // What a browser adds by itself, or what stands in a URL, is a user's.
+    let may_be_service = head.headers.contains_key(AUTHORIZATION);
+    if !may_emit(state, &principal, &emission.organization, may_be_service)? {
         return Err(NOT_YOURS);
     }
-    let emitter = state.emitter()?;
+    let emitter = Arc::clone(state.emitter()?);
     emitter.judge(&emission).map_err(|why| Refusal::bad_request(format!("type or only: {why}")))?;
     let key = key.map(|key| scoped(&principal.subject, &emission.organization, key));
-    let accepted = emitter.emit(emission, key).await?;
+    // A task of its own: what has begun is finished, also when the caller has gone, so that sessions stay bounded.
+    let emitting = tokio::spawn(async move { emitter.emit(&emission, key).await });
+    let accepted = emitting.await.unwrap_or(Err(EmitError::Unknown))?;
     let epoch = state.services.hub.journals().epoch();
     let position = accepted.after.map(|after| EventId::position(epoch, after).to_string());
     Ok(Answer { accepted: true, position })
 }
 
-fn may_emit(state: &State, principal: &Principal, organization: &str) -> Result<bool, Refusal> {
+fn may_emit(
+    state: &State,
+    principal: &Principal,
+    organization: &str,
+    may_be_service: bool,
+) -> Result<bool, Refusal> {
     let memberships = state.memberships()?;
+    if !principal.may_ask_for(organization) {
+        return Ok(false);
+    }
     let names = |id: &Arc<str>| **id == *organization;
     if memberships.role_of(organization, principal).is_some()
         || principal.default_organization.as_ref().is_some_and(names)
@@ -108,7 +120,7 @@ fn may_emit(state: &State, principal: &Principal, organization: &str) -> Result<
     let bound = principal.default_organization.is_some()
         || !principal.organizations.is_empty()
         || !memberships.organizations_of(principal).is_empty();
-    Ok(!bound)
+    Ok(may_be_service && !bound)
 }
 
 fn key_of(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {

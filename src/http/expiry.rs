@@ -32,6 +32,11 @@ impl Expiry {
         Arc::new(Self { at: AtomicU64::new(at), moved: Notify::new() })
     }
 
+    /// In seconds since 1970.
+    pub(super) fn at(&self) -> u64 {
+        self.at.load(Ordering::Acquire)
+    }
+
     fn set(&self, at: u64) {
         self.at.store(at, Ordering::Release);
         self.moved.notify_one();
@@ -40,7 +45,7 @@ impl Expiry {
     /// How long the token is still good; at most a day, after which one has to ask again.
     pub(super) fn remaining(&self) -> Duration {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Duration::from_secs(self.at.load(Ordering::Acquire)).saturating_sub(now).min(FAR)
+        Duration::from_secs(self.at()).saturating_sub(now).min(FAR)
     }
 
     /// The moment until which [`remaining`](Self::remaining) lasts.
@@ -56,7 +61,6 @@ impl Expiry {
 
 /// Lets a stream go on by a new token of its user: from now on it ends by that one. Where tokens say who is a member,
 /// the new one has to say it of the stream's organization too, and its role holds.
-#[allow(dead_code, reason = "for the endpoint that renews a stream's token")]
 pub(super) async fn renew(
     state: &State,
     token: &str,

@@ -21,6 +21,10 @@ use crate::catalog::event::{Epoch, EventId, OrganizationId, SyncReason};
 use crate::journal::{Place, Snapshot};
 use crate::postgres::Lsn;
 
+/// Bytes of a batch that takes as long to write as many small ones. Who has much to catch up with would write as fast
+/// as the kernel copies.
+const MUCH: usize = 64 * 1024;
+
 /// What a stream sends next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Batch {
@@ -29,6 +33,8 @@ pub enum Batch {
     /// To be written as a `data.sync` frame with this id: the sync's own (truncated, unroutable), or the position
     /// that the stream goes on from, which is the newest that a reader of the database is sure to see.
     Sync { reason: SyncReason, id: EventId },
+    /// Frames that are no part of the history, without ids.
+    Notices(Vec<Bytes>),
     /// Nothing comes any more, and nothing that was not sent before may be sent now.
     End(EndReason),
 }
@@ -44,12 +50,17 @@ pub struct Stream {
     after: Place,
     /// There may be more after `after` whether or not the seat is marked.
     behind: bool,
+    /// The last batch was a large one: others have a turn before the next.
+    gave_much: bool,
     resumed: bool,
     /// What it must be told before anything else; it goes on after `after`.
     sync: Option<SyncReason>,
     /// The id that the client was last given in a data frame, and when.
     carried: Place,
     carried_at: Instant,
+    /// Its last batch was of the journal: notices that wait come before the next, so that they are not kept waiting
+    /// by a writer that never pauses.
+    gave_frames: bool,
     pace: Option<Box<Pace>>,
 }
 
@@ -77,10 +88,12 @@ impl Stream {
             epoch: placement.view.epoch,
             after: placement.after,
             behind: true,
+            gave_much: false,
             resumed: placement.resumed,
             sync: placement.sync,
             carried: placement.after,
             carried_at: Instant::now(),
+            gave_frames: false,
             pace: None,
         }
     }
@@ -154,14 +167,65 @@ impl Stream {
 
     /// Waits until there is something to send. Cancel-safe: a batch is returned or nothing has happened.
     pub async fn next(&mut self) -> Batch {
+        if std::mem::take(&mut self.gave_much) {
+            tokio::task::yield_now().await;
+        }
         loop {
-            let most = self.turn().await;
+            if std::mem::take(&mut self.gave_frames)
+                && let Some(batch) = self.take_notices()
+            {
+                return batch;
+            }
+            // On the heap: a stream that is not paced does not carry what one that is needs.
+            let most = if self.pace.is_some() { Box::pin(self.turn()).await } else { usize::MAX };
             match self.step(most) {
-                Step::Send(batch) => return batch,
+                Step::Send(batch) => {
+                    self.gave_frames = matches!(batch, Batch::Frames(_));
+                    return batch;
+                }
                 Step::Again => tokio::task::yield_now().await,
-                Step::Wait => poll_fn(|context| self.membership.seat.poll_marked(context)).await,
+                Step::Wait => {
+                    if let Some(batch) = self.take_notices() {
+                        return batch;
+                    }
+                    poll_fn(|context| self.membership.seat.poll_called(context)).await;
+                }
             }
         }
+    }
+
+    fn take_notices(&mut self) -> Option<Batch> {
+        let seat = &self.membership.seat;
+        if !seat.take_flag() {
+            return None;
+        }
+        let (filter, noticed, end) = {
+            let control = seat.control();
+            (control.newest_filter().clone(), control.noticed, control.end)
+        };
+        if let Some(reason) = end {
+            self.behind = true;
+            return Some(Batch::End(reason));
+        }
+        let notices = self.membership.room.notices();
+        if !notices.pass(&filter) {
+            return None;
+        }
+        let taken = notices.after(noticed, &seat.user);
+        drop(notices);
+        let mut control = seat.control();
+        let Ok(taken) = taken else {
+            self.behind = true;
+            return Some(Batch::End(*control.end.get_or_insert(EndReason::Lagging)));
+        };
+        // Somebody may have skipped what was just taken.
+        control.noticed = control.noticed.max(taken.number);
+        drop(control);
+        if taken.more {
+            // Nobody has to be woken: this is who would be.
+            let _ = seat.flag();
+        }
+        (!taken.frames.is_empty()).then_some(Batch::Notices(taken.frames))
     }
 
     /// Waits until the stream is to end: for who is busy with what [`next`](Self::next) gave.
@@ -177,15 +241,13 @@ impl Stream {
                 Ok(most) => return most,
                 Err(opens) => opens,
             };
-            // On the heap: what is not paced is not to carry a timer.
-            let opened = Box::pin(sleep_until(opens));
             tokio::select! {
                 // Who is interrupted is not asked again.
                 biased;
                 () = poll_fn(|context| self.membership.seat.poll_interrupted(context, |c| self.is_interrupted(c))) => {
                     return 1;
                 }
-                () = opened => {}
+                () = sleep_until(opens) => {}
             }
         }
         usize::MAX
@@ -262,6 +324,7 @@ impl Stream {
         }
         if let Some(place) = selected.last_frame {
             self.carry(place);
+            self.gave_much = selected.frames.iter().map(Bytes::len).sum::<usize>() >= MUCH;
             if let Some(pace) = &mut self.pace {
                 pace.sent(tokio::time::Instant::now(), selected.count, self.after, end);
             }

@@ -3,15 +3,21 @@
 //! ```text
 //! server::database() ─► TestApp ─► worker in this process (or WorkerProcess: the binary, to be killed)
 //!                          │
-//!                          └─► sse::Stream: whole frames          proxy::Proxy: between worker and Postgres
+//!                          ├─► sse::Stream: whole frames          proxy::Proxy: between worker and Postgres
+//!                          └─► watcher::Watcher: other people's clients, through front::Front: nginx and Caddy
 //! ```
 
 pub mod app;
+pub mod drain;
+pub mod front;
 pub mod http;
+pub mod page;
 pub mod process;
+pub mod programs;
 pub mod proxy;
 pub mod server;
 pub mod sse;
+pub mod watcher;
 
 use std::future::Future;
 use std::time::Duration;

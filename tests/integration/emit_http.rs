@@ -208,7 +208,8 @@ async fn a_cookie_emits_only_from_an_origin_that_may_and_browsers_may_ask_first(
         })
         .start()
         .await;
-    let cookie = format!("session={}", service());
+    let bound = token_with("importer", json!({ "scope": "walcast:emit", "organizationId": "o1" }));
+    let cookie = format!("session={bound}");
     let from = |origin: &str| {
         Request::new("POST", PATH).header("Cookie", &cookie).header("Origin", origin).json(&body(1))
     };
@@ -217,6 +218,10 @@ async fn a_cookie_emits_only_from_an_origin_that_may_and_browsers_may_ask_first(
     let taken = from("https://app.example.com").fetch(app.address).await;
     assert_eq!(taken.head.status, 202, "{}", taken.body);
     assert_eq!(taken.head.header("access-control-allow-origin"), Some("https://app.example.com"));
+    // Without bounds it is good in the header that services use, and nowhere else.
+    let unbound =
+        Request::new("POST", format!("{PATH}?token={}", service())).json(&body(1)).fetch(app.address).await;
+    assert_eq!(unbound.error().0, 403);
     let preflight = Request::new("OPTIONS", PATH)
         .header("Origin", "https://app.example.com")
         .header("Access-Control-Request-Method", "POST")

@@ -10,6 +10,7 @@ use tokio::process::Command;
 use walcast::cli::cluster::Binaries;
 
 use crate::bench::app::TestApp;
+use crate::bench::drain::Drains;
 use crate::bench::process::WorkerProcess;
 
 /// CPU seconds (user and system) of a process so far.
@@ -224,38 +225,36 @@ async fn latency_of_a_quiet_organization_beside_a_noisy_one() {
     )
     .await;
     let mut stream = app.open(&quiet, "").await;
-    let mut readers = tokio::task::JoinSet::new();
-    for _ in 0..NOISY_STREAMS {
-        let request = crate::bench::http::Request::get(TestApp::target(&noisy, "")).bearer(&noisy.token);
-        let (mut socket, head, _) = request.send(worker.address).await;
-        assert_eq!(head.status, 200);
-        // Read and dropped: what it costs to look at is not the worker's.
-        readers.spawn(async move { tokio::io::copy(&mut socket, &mut tokio::io::sink()).await });
-    }
-    let session = crate::bench::server::session(&app.dsn).await;
+    let readers = Drains::start(worker.address, &noisy, "", NOISY_STREAMS, u64::MAX);
+    // In the server, so that what writing costs is not the test's: what is due by the clock, a commit each few rows.
     let noise = format!(
-        "insert into device_telemetry (organization_id, device_id, event_type, temperature, humidity, battery)
-           select 'noisy', 'd' || (1 + n % 100), 'reading', 20.5, 40, 90 from generate_series(1, {NOISY_ROWS}) n"
+        "do $$
+         declare began timestamptz := clock_timestamp(); due int; written int := 0;
+         begin
+           loop
+             due := extract(epoch from clock_timestamp() - began) * {NOISY_RATE};
+             if written > due then
+               perform pg_sleep((written - due)::float8 / {NOISY_RATE});
+             end if;
+             insert into device_telemetry (organization_id, device_id, event_type, temperature, humidity, battery)
+               select 'noisy', 'd' || (1 + n % 100), 'reading', 20.5, 40, 90 from generate_series(1, {NOISY_ROWS}) n;
+             written := written + {NOISY_ROWS};
+             commit;
+           end loop;
+         end $$"
     );
+    let rows =
+        async || app.text("select count(*) from device_telemetry").await.parse::<u32>().expect("a number");
     for round in 1..=3 {
         let alone = quiet_latencies(&app, &mut stream, EVENTS).await;
-        let began = Instant::now();
-        let writing = async {
-            let mut ticks = tokio::time::interval(Duration::from_secs(1) / (NOISY_RATE / NOISY_ROWS));
-            let mut written = 0;
-            loop {
-                ticks.tick().await;
-                session.batch_execute(&noise).await.expect("the noise is written");
-                written += NOISY_ROWS;
-                NOISE.store(written, std::sync::atomic::Ordering::Relaxed);
-            }
-        };
-        let beside = tokio::select! {
-            beside = quiet_latencies(&app, &mut stream, EVENTS) => beside,
-            () = writing => unreachable!("it writes for ever"),
-        };
-        let rate =
-            f64::from(NOISE.load(std::sync::atomic::Ordering::Relaxed)) / began.elapsed().as_secs_f64();
+        let session = crate::bench::server::session(&app.dsn).await;
+        let pid: i32 = session.query_one("select pg_backend_pid()", &[]).await.expect("a session").get(0);
+        let (noise, before, began) = (noise.clone(), rows().await, Instant::now());
+        let writing = tokio::spawn(async move { session.batch_execute(&noise).await });
+        let beside = quiet_latencies(&app, &mut stream, EVENTS).await;
+        let rate = f64::from(rows().await - before) / began.elapsed().as_secs_f64();
+        app.sql(&format!("select pg_terminate_backend({pid})")).await;
+        assert!(writing.await.expect("a task").is_err(), "it writes until it is stopped");
         let at = |sorted: &[Duration], percent: usize| sorted[sorted.len() * percent / 100];
         println!(
             "round {round}: alone median {:.0?}, p99 {:.0?}; beside {rate:.0} events/s of another median {:.0?} ({:.2} \
@@ -267,8 +266,5 @@ async fn latency_of_a_quiet_organization_beside_a_noisy_one() {
             at(&beside, 99),
         );
     }
-    readers.shutdown().await;
+    drop(readers);
 }
-
-/// Rows that the noisy organization has written in this round.
-static NOISE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);

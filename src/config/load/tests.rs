@@ -103,6 +103,59 @@ fn wrong_values_say_what_would_be_right() {
 }
 
 #[test]
+fn mistakes_in_access_are_told_by_name_and_without_the_secret() {
+    let told = |file: &str, env: &[(&str, &str)]| load(file, env, &[]).unwrap_err().join("\n");
+    for (file, text) in [
+        (
+            "[access]\njwks_uri = \"x\"",
+            "walcast.toml:2: access.jwks_uri is not a setting; did you mean access.jwks_url?",
+        ),
+        (
+            "[access]\njwks_url = \"http://id.example.com/jwks\"",
+            "walcast.toml:2: access.jwks_url must be an https URL",
+        ),
+        (
+            "[access]\nalgorithms = [\"hs256\"]",
+            "access.algorithms must be a list of HS256, RS256, ES256 and EdDSA, not",
+        ),
+        ("[access]\nleeway = \"1h\"", "walcast.toml:2: access.leeway must be at most \"5m\""),
+        (
+            "[access.authjs]\nsecrt = \"hidden\"",
+            "access.authjs.secrt is not a setting; did you mean access.authjs.secret?",
+        ),
+        ("[access.authjs]\nversion = 5\nsecret = 7", "walcast.toml:3: access.authjs.secret must be a text"),
+        (
+            "[access.authjs]\nversion = 3\nsecret = \"hidden\"",
+            "walcast.toml:2: access.authjs.version must be 4 (next-auth 4)",
+        ),
+        ("[access.authjs]\nversion = 5", "walcast.toml:2: access.authjs.secret must be the application's"),
+        (
+            "[access.authjs]\nversion = 5\nsecret = \"hidden\"\nold_secrets = \"hidden\"",
+            "walcast.toml:4: access.authjs.old_secrets must be a list of texts",
+        ),
+        (
+            "[access]\nsession_query = \"q.sql\"",
+            "walcast.toml:2: access.session_query must be given with access.session_cookie",
+        ),
+    ] {
+        let told = told(file, &[]);
+        assert!(told.contains(text) && !told.contains("hidden"), "{told}");
+    }
+    let env = [
+        ("WALCAST_ACCESS_AUTHJS_VERSION", "5"),
+        ("WALCAST_ACCESS_AUTHJS_SECRET", "hidden"),
+        ("WALCAST_ACCESS_AUTHJS_OLD_SECRETS", "hidden-1,hidden-2"),
+        ("WALCAST_ACCESS_ALGORITHMS", "ES256,EdDSA"),
+    ];
+    let access = load("", &env, &[]).unwrap().access;
+    assert_eq!(access.algorithms, [crate::config::Algorithm::ES256, crate::config::Algorithm::EdDSA]);
+    assert_eq!(access.authjs.as_ref().unwrap().old_secrets.len(), 2);
+    assert!(!format!("{access:?}").contains("hidden"));
+    let both = [env[0], env[1], ("WALCAST_ACCESS_COOKIE", "jwt")];
+    assert!(told("", &both).contains("access.authjs must be the only kind of cookie"), "{}", told("", &both));
+}
+
+#[test]
 fn a_secret_never_prints() {
     const LOOSE: &str = "hunter2-hunter2";
     let files = [

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -14,6 +15,7 @@ use super::{PATIENCE, eventually};
 pub struct WorkerProcess {
     child: Child,
     pub address: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 /// The binary with a test's database and secret in its environment.
@@ -43,22 +45,29 @@ impl WorkerProcess {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary");
         let stderr = child.stderr.take().expect("its log");
         let mut lines = BufReader::new(stderr).lines();
+        let log = Arc::new(Mutex::new(Vec::new()));
         let listening = async {
-            let mut seen = Vec::new();
             while let Some(line) = lines.next_line().await.expect("a log line") {
                 let address = serde_json::from_str::<serde_json::Value>(&line)
                     .ok()
                     .and_then(|line| line["address"].as_str()?.parse().ok());
-                seen.push(line);
+                log.lock().expect("the log").push(line);
                 if let Some(address) = address {
                     return address;
                 }
             }
-            panic!("the worker ended before it listened: {seen:#?}");
+            panic!("the worker ended before it listened: {log:#?}");
         };
         let address = tokio::time::timeout(PATIENCE, listening).await.expect("the worker listens");
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let worker = Self { child, address };
+        tokio::spawn({
+            let log = Arc::clone(&log);
+            async move {
+                while let Ok(Some(line)) = lines.next_line().await {
+                    log.lock().expect("the log").push(line);
+                }
+            }
+        });
+        let worker = Self { child, address, log };
         eventually("the worker is ready", || async {
             let word = Request::get("/readyz").fetch(address).await.body;
             matches!(word.trim(), "ready" | "degraded").then_some(())
@@ -78,6 +87,11 @@ impl WorkerProcess {
         let sent = Command::new("kill").args(["-TERM", &id]).status().await.expect("kill");
         assert!(sent.success());
         tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("a status")
+    }
+
+    /// What it has written so far, line by line.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("the log").join("\n")
     }
 
     pub fn pid(&self) -> u32 {

@@ -81,6 +81,16 @@ impl Stream {
         }
     }
 
+    /// What follows the head of an answer that is no stream.
+    pub async fn body(&mut self) -> String {
+        let length = self.head.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        while !self.ended && self.buffer.len() < length {
+            let read = timeout(PATIENCE, self.socket.read_buf(&mut self.buffer)).await.expect("a body");
+            self.ended = read.unwrap_or(0) == 0;
+        }
+        String::from_utf8(std::mem::take(&mut self.buffer)).expect("a body of UTF-8")
+    }
+
     /// The next block with data; comments and bare `retry:` blocks are passed over.
     #[track_caller]
     pub fn data(&mut self) -> impl Future<Output = Frame> + '_ {
@@ -96,8 +106,8 @@ impl Stream {
         }
     }
 
-    /// The next event of a row: `connected`, keepalives, comments and how old it all is (on a busy machine) are passed
-    /// over, `data.sync` is not.
+    /// The next event of a row: `connected`, presence, keepalives, comments and how old it all is (on a busy machine)
+    /// are passed over, `data.sync` is not.
     #[track_caller]
     pub fn event(&mut self) -> impl Future<Output = Frame> + '_ {
         let caller = std::panic::Location::caller();
@@ -105,8 +115,11 @@ impl Stream {
             loop {
                 match self.frame().await {
                     Some(frame) => match frame.event_type().as_deref() {
-                        None | Some("connected" | "keepalive" | "heartbeat" | "ping" | "stale" | "fresh") => {
-                        }
+                        None
+                        | Some(
+                            "connected" | "keepalive" | "heartbeat" | "ping" | "stale" | "fresh"
+                            | "presence_updated",
+                        ) => {}
                         Some(_) => return frame,
                     },
                     None => panic!("the stream ended while an event was awaited at {caller}"),
