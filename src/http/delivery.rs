@@ -77,6 +77,14 @@ pub(super) fn run(
     }
 }
 
+/// What goes before the next batch.
+#[derive(Clone, Copy)]
+enum Signal {
+    Phase,
+    Expiry,
+    Age,
+}
+
 struct Delivery {
     state: Arc<State>,
     sink: Sink,
@@ -101,37 +109,53 @@ impl Delivery {
         // So does one that opens while the worker is behind.
         freshness.mark_changed();
         self.write(first).await?;
+        let mut expires_at = self.expiry.at();
         let timer = sleep_until(self.next_due());
         tokio::pin!(timer);
         let mut input = 0;
         loop {
-            tokio::select! {
+            let expiry = &self.expiry;
+            let signal = || {
                 // What ends a stream first: one that always has something to send must end too.
-                biased;
-                _ = phase.changed() => {
-                    match *phase.borrow_and_update() {
-                        Phase::Serving => {}
-                        Phase::Draining { until } => self.drain_at = Some(spread(until)),
-                        Phase::Closed => return Ok(End::drained),
-                    }
-                    timer.as_mut().reset(self.next_due());
+                if phase.has_changed().unwrap_or(false) {
+                    Some(Signal::Phase)
+                } else if expiry.at() != expires_at {
+                    Some(Signal::Expiry)
+                } else {
+                    freshness.has_changed().unwrap_or(false).then_some(Signal::Age)
                 }
+            };
+            tokio::select! {
+                biased;
                 () = timer.as_mut() => {
                     if let Some(end) = self.on_timer().await? {
                         return Ok(end);
                     }
                     timer.as_mut().reset(self.next_due());
                 }
-                () = self.expiry.moved() => timer.as_mut().reset(self.next_due()),
-                _ = freshness.changed() => {
-                    let age = *freshness.borrow_and_update();
-                    self.on_age(age).await?;
-                }
-                batch = self.stream.next() => {
-                    if let Some(end) = self.on_batch(batch).await? {
-                        return Ok(end);
+                next = self.stream.next_unless(signal) => match next {
+                    Err(Signal::Phase) => {
+                        match *phase.borrow_and_update() {
+                            Phase::Serving => {}
+                            Phase::Draining { until } => self.drain_at = Some(spread(until)),
+                            Phase::Closed => return Ok(End::drained),
+                        }
+                        timer.as_mut().reset(self.next_due());
                     }
-                }
+                    Err(Signal::Expiry) => {
+                        expires_at = self.expiry.at();
+                        timer.as_mut().reset(self.next_due());
+                    }
+                    Err(Signal::Age) => {
+                        let age = *freshness.borrow_and_update();
+                        self.on_age(age).await?;
+                    }
+                    Ok(batch) => {
+                        if let Some(end) = self.on_batch(batch).await? {
+                            return Ok(end);
+                        }
+                    }
+                },
                 // Last, since a client that has gone also fails the next write.
                 () = self.sink.readable() => {
                     input += self.sink.discard()?;
@@ -239,4 +263,19 @@ impl Delivery {
 fn spread(until: Instant) -> Instant {
     let now = Instant::now();
     now + until.saturating_duration_since(now).mul_f64(fastrand::f64() * 0.9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_output<A, B, C, Output>(_: impl Fn(A, B, C) -> Output) -> usize {
+        size_of::<Output>()
+    }
+
+    #[test]
+    fn an_open_stream_is_a_small_future() {
+        let bytes = size_of_output(run);
+        assert!(bytes <= 960, "{bytes} bytes");
+    }
 }
