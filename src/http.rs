@@ -22,6 +22,8 @@ mod emit;
 mod endpoint;
 mod expiry;
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keepalive;
 mod limits;
 mod live;

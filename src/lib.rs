@@ -24,6 +24,7 @@
 //! | [`http`] | paths, parameters, status codes, the bytes on a socket |
 //! | [`cli`] | the commands |
 //! | [`app`] | the wiring: every task that lives long is spawned there |
+//! | [`fuzzing`](self) | what the fuzzers run; only in tests and under a fuzzer |
 
 pub mod config;
 pub mod telemetry;
@@ -51,3 +52,6 @@ pub mod http;
 pub mod cli;
 
 pub mod app;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

@@ -96,7 +96,7 @@ impl Refusal {
         Self::fixed(StatusCode::SERVICE_UNAVAILABLE, code, message)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn message(&self) -> &str {
         &self.message
     }
