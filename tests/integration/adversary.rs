@@ -2,6 +2,7 @@
 //!
 //! docs/security.md names, for each threat, the test that shows its answer.
 
+mod control;
 mod emit;
 mod frames;
 mod page;
