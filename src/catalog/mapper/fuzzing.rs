@@ -70,7 +70,7 @@ pub fn emitted(data: &[u8]) {
             let admits = |role| event.audience.is_none_or(|audience| audience.admits("nobody", Some(role)));
             match &***event_type {
                 "note.user" => {
-                    assert!(!admits("manager") && event.audience.is_some_and(|of| of.user.is_some()))
+                    assert!(!admits("manager") && event.audience.is_some_and(|of| of.user.is_some()));
                 }
                 "note.roles" => assert!(!admits("member") && &***channel == "board"),
                 "note.twice" => panic!("which of two rules it inherits from is nobody's guess"),
