@@ -181,6 +181,15 @@ impl Hub {
         self.rooms().by_organization.iter().map(count).collect()
     }
 
+    /// Lets every stream look at what is not the hub's to tell: see [`Stream::next_unless`].
+    pub fn wake_all(&self) {
+        let mut wakers = Vec::new();
+        for room in self.rooms().by_organization.values() {
+            wakers.extend(room.lock().seats.values().filter_map(|seat| seat.take_waker()));
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// The live streams of an organization, the oldest first.
     #[must_use]
     pub fn handles(self: &Arc<Self>, organization: &OrganizationId) -> Vec<StreamHandle> {

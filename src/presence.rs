@@ -7,8 +7,8 @@
 //!
 //! A user is online from their first stream until `presence.grace` after their last, on this node. What is said of
 //! them has no id and is never replayed; of a user who comes and goes, only the newest is said. It yields to data: a
-//! stream takes it when it has read its journal, and a tick delivers no more than a budget, so that a crowd that
-//! connects is announced over a while.
+//! stream takes it when it has read its journal, streams are woken for it some at a time, and how often and how much
+//! is told goes by how many are. So a crowd that connects is announced over a while.
 //!
 //! Invariant: a stream that was told who is online sees every change of that, but not of its own user. Both are said
 //! under one lock: what the list does not show yet comes after it.
@@ -21,6 +21,7 @@ mod roll;
 mod tests;
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -37,11 +38,20 @@ pub const CHANNEL: &str = "presence";
 
 const EVENT_TYPE: &str = "presence_updated";
 
-/// Changes are collected for so long, but for the first after a quiet while.
+/// Changes are collected for so long at least, but for the first after a quiet while.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Frames that one tick delivers to all streams together, at most: some 50 ms of a core.
+/// And for so long a stream that is told: a write costs a fifteenth of that.
+const TICK_A_STREAM: Duration = Duration::from_micros(100);
+
+const MAX_TICK: Duration = Duration::from_secs(5);
+
+/// Frames that are delivered in a [`TICK`] to all streams together, at most: some 50 ms of a core.
 const BUDGET: usize = 250_000;
+
+/// Streams that are woken at a time, and the pause after them: what is published meanwhile waits for no more of them.
+const AT_A_TIME: usize = 256;
+const BREATH: Duration = Duration::from_millis(2);
 
 static KIND: LazyLock<NoticeKind> = LazyLock::new(|| NoticeKind::new(CHANNEL, EVENT_TYPE));
 
@@ -121,35 +131,55 @@ impl Presence {
                 () = self.changed.notified() => {}
                 () = grace_over => {}
             }
-            while self.tick(Instant::now(), BUDGET) {
-                sleep(TICK).await;
+            let mut tick = TICK;
+            loop {
+                let ticks = usize::try_from(tick.as_millis() / TICK.as_millis()).unwrap_or(1);
+                let Told { wakers, more } = self.tell(Instant::now(), BUDGET.saturating_mul(ticks));
+                let streams = u32::try_from(wakers.len()).unwrap_or(u32::MAX);
+                tick = TICK_A_STREAM.saturating_mul(streams).clamp(TICK, MAX_TICK);
+                wake(wakers).await;
+                sleep(tick).await;
+                if !more {
+                    break;
+                }
             }
-            sleep(TICK).await;
         }
     }
 
-    /// Tells what is due; whether more waits.
-    fn tick(&self, now: Instant, budget: usize) -> bool {
+    /// Tells what is due.
+    fn tell(&self, now: Instant, budget: usize) -> Told {
         let mut wakers = Vec::new();
-        let more = {
-            let mut state = self.state();
-            if state.closed {
-                return false;
-            }
-            state.attendance.settle(now);
-            let hub = &self.hub;
-            for (organization, changes) in state.attendance.announce(budget, |id| hub.streams_of(id)) {
-                let notices = changes.into_iter().map(|change| encode(&organization, change));
-                hub.tell(&organization, &KIND, notices, &mut wakers);
-            }
-            state.attendance.is_anybody_in_line()
-        };
-        wakers.into_iter().for_each(std::task::Waker::wake);
-        more
+        let mut state = self.state();
+        if state.closed {
+            return Told { wakers, more: false };
+        }
+        state.attendance.settle(now);
+        let hub = &self.hub;
+        for (organization, changes) in state.attendance.announce(budget, |id| hub.streams_of(id)) {
+            let notices = changes.into_iter().map(|change| encode(&organization, change));
+            hub.tell(&organization, &KIND, notices, &mut wakers);
+        }
+        Told { wakers, more: state.attendance.is_anybody_in_line() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who is to be woken once no lock is held, and whether somebody waits for the next tick.
+struct Told {
+    wakers: Vec<Waker>,
+    more: bool,
+}
+
+async fn wake(wakers: Vec<Waker>) {
+    let mut wakers = wakers.into_iter().peekable();
+    while wakers.peek().is_some() {
+        wakers.by_ref().take(AT_A_TIME).for_each(Waker::wake);
+        if wakers.peek().is_some() {
+            sleep(BREATH).await;
+        }
     }
 }
 

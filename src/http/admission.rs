@@ -177,15 +177,7 @@ impl Judged {
             },
             online,
         );
-        Ok(Admitted {
-            first,
-            stream,
-            organization,
-            expiry,
-            keepalive: self.parameters.keepalive,
-            permit,
-            registered,
-        })
+        Ok(Admitted { first, stream, expiry, keepalive: self.parameters.keepalive, permit, registered })
     }
 }
 

@@ -133,10 +133,16 @@ fn find(
         return Err(Refusal::bad_request("connectionId: given more than once, and not the same"));
     }
     match state.registry.find(id) {
-        Ok(entry) if **entry.handle.user() == *principal.subject => Ok((id.to_owned(), entry)),
+        Ok(entry) if is_theirs(&entry, principal) => Ok((id.to_owned(), entry)),
         Ok(_) | Err(NotHere::Unknown) => Err(Refusal::NO_STREAM),
         Err(NotHere::OtherNode) => Err(Refusal::OTHER_NODE),
     }
+}
+
+/// Also within what the caller's credential is bound to.
+fn is_theirs(stream: &Entry, principal: &Principal) -> bool {
+    **stream.handle.user() == *principal.subject
+        && principal.may_ask_for(stream.handle.organization().as_str())
 }
 
 /// A body, read as far as it can be without knowing the stream.

@@ -18,7 +18,6 @@ use super::limits::Permit;
 use super::registry::Registered;
 use super::sink::Sink;
 use super::state::{Phase, State};
-use crate::catalog::OrganizationId;
 use crate::hub::{Batch, EndReason, Stream};
 use crate::telemetry::Age;
 use crate::telemetry::metrics::End;
@@ -43,7 +42,6 @@ pub(super) struct Admitted {
     /// The answer's head and the frame `connected`.
     pub(super) first: Vec<Bytes>,
     pub(super) stream: Stream,
-    pub(super) organization: OrganizationId,
     pub(super) expiry: Arc<Expiry>,
     pub(super) keepalive: Arc<Keepalive>,
     pub(super) permit: Permit,
@@ -56,18 +54,16 @@ pub(super) fn run(
     socket: TcpStream,
     admitted: Admitted,
 ) -> impl Future<Output = ()> + Send {
-    let Admitted { first, stream, organization, expiry, keepalive, permit, registered } = admitted;
+    let Admitted { first, stream, expiry, keepalive, permit, registered } = admitted;
     let mut delivery = Delivery {
         state,
         sink: Sink::new(socket),
         stream,
-        organization,
         expiry,
         keepalive,
         drain_at: None,
         told_stale: false,
-        _registered: registered,
-        _permit: permit,
+        _held: Box::new((registered, permit)),
     };
     async move {
         delivery.state.services.metrics.streams.inc();
@@ -81,19 +77,26 @@ pub(super) fn run(
     }
 }
 
+/// What goes before the next batch.
+#[derive(Clone, Copy)]
+enum Signal {
+    Phase,
+    Expiry,
+    Age,
+}
+
 struct Delivery {
     state: Arc<State>,
     sink: Sink,
     stream: Stream,
-    organization: OrganizationId,
     expiry: Arc<Expiry>,
     keepalive: Arc<Keepalive>,
     /// When this one of a stopping worker's streams ends.
     drain_at: Option<Instant>,
     /// The client was told that what it sees is old.
     told_stale: bool,
-    _registered: Registered,
-    _permit: Permit,
+    /// Its place in the registry and under the limits, until it ends.
+    _held: Box<(Registered, Permit)>,
 }
 
 impl Delivery {
@@ -106,37 +109,53 @@ impl Delivery {
         // So does one that opens while the worker is behind.
         freshness.mark_changed();
         self.write(first).await?;
+        let mut expires_at = self.expiry.at();
         let timer = sleep_until(self.next_due());
         tokio::pin!(timer);
         let mut input = 0;
         loop {
-            tokio::select! {
+            let expiry = &self.expiry;
+            let signal = || {
                 // What ends a stream first: one that always has something to send must end too.
-                biased;
-                _ = phase.changed() => {
-                    match *phase.borrow_and_update() {
-                        Phase::Serving => {}
-                        Phase::Draining { until } => self.drain_at = Some(spread(until)),
-                        Phase::Closed => return Ok(End::drained),
-                    }
-                    timer.as_mut().reset(self.next_due());
+                if phase.has_changed().unwrap_or(false) {
+                    Some(Signal::Phase)
+                } else if expiry.at() != expires_at {
+                    Some(Signal::Expiry)
+                } else {
+                    freshness.has_changed().unwrap_or(false).then_some(Signal::Age)
                 }
+            };
+            tokio::select! {
+                biased;
                 () = timer.as_mut() => {
                     if let Some(end) = self.on_timer().await? {
                         return Ok(end);
                     }
                     timer.as_mut().reset(self.next_due());
                 }
-                () = self.expiry.moved() => timer.as_mut().reset(self.next_due()),
-                _ = freshness.changed() => {
-                    let age = *freshness.borrow_and_update();
-                    self.on_age(age).await?;
-                }
-                batch = self.stream.next() => {
-                    if let Some(end) = self.on_batch(batch).await? {
-                        return Ok(end);
+                next = self.stream.next_unless(signal) => match next {
+                    Err(Signal::Phase) => {
+                        match *phase.borrow_and_update() {
+                            Phase::Serving => {}
+                            Phase::Draining { until } => self.drain_at = Some(spread(until)),
+                            Phase::Closed => return Ok(End::drained),
+                        }
+                        timer.as_mut().reset(self.next_due());
                     }
-                }
+                    Err(Signal::Expiry) => {
+                        expires_at = self.expiry.at();
+                        timer.as_mut().reset(self.next_due());
+                    }
+                    Err(Signal::Age) => {
+                        let age = *freshness.borrow_and_update();
+                        self.on_age(age).await?;
+                    }
+                    Ok(batch) => {
+                        if let Some(end) = self.on_batch(batch).await? {
+                            return Ok(end);
+                        }
+                    }
+                },
                 // Last, since a client that has gone also fails the next write.
                 () = self.sink.readable() => {
                     input += self.sink.discard()?;
@@ -160,7 +179,7 @@ impl Delivery {
             }
             Batch::Sync { reason, id } => {
                 self.state.services.metrics.synced(reason.as_str());
-                vec![frames::sync(id, self.organization.as_str(), reason).into()]
+                vec![frames::sync(id, self.stream.organization().as_str(), reason).into()]
             }
             Batch::End(reason) => return self.on_end(reason).await.map(Some),
         };
@@ -244,4 +263,19 @@ impl Delivery {
 fn spread(until: Instant) -> Instant {
     let now = Instant::now();
     now + until.saturating_duration_since(now).mul_f64(fastrand::f64() * 0.9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_output<A, B, C, Output>(_: impl Fn(A, B, C) -> Output) -> usize {
+        size_of::<Output>()
+    }
+
+    #[test]
+    fn an_open_stream_is_a_small_future() {
+        let bytes = size_of_output(run);
+        assert!(bytes <= 960, "{bytes} bytes");
+    }
 }

@@ -53,7 +53,8 @@ impl Expiry {
         Instant::now() + self.remaining()
     }
 
-    /// Waits until it is moved; a move that nobody waited for counts. For one waiter: the stream.
+    /// Waits until it is moved; a move that nobody waited for counts. For one waiter: the stream, while its socket
+    /// takes nothing.
     pub(super) async fn moved(&self) {
         self.moved.notified().await;
     }
@@ -79,5 +80,6 @@ pub(super) async fn renew(
         stream.set_role(membership.role);
     }
     expiry.set(principal.expires_at);
+    stream.wake();
     Ok(())
 }

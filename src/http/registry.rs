@@ -48,9 +48,12 @@ pub(super) struct Registry {
     streams: Mutex<HashMap<u128, Arc<Entry>>>,
 }
 
-/// A stream's place in the registry, until dropped. On the heap: it is a part of what an idle stream's task holds.
+/// A stream's place in the registry, until dropped.
 #[derive(Debug)]
-pub(super) struct Registered(Box<(Arc<Registry>, u128)>);
+pub(super) struct Registered {
+    registry: Arc<Registry>,
+    number: u128,
+}
 
 impl Registry {
     pub(super) fn new() -> Arc<Self> {
@@ -63,7 +66,7 @@ impl Registry {
 
     pub(super) fn register(self: &Arc<Self>, id: ConnectionId, entry: Entry) -> Registered {
         self.streams().insert(id.number, Arc::new(entry));
-        Registered(Box::new((self.clone(), id.number)))
+        Registered { registry: self.clone(), number: id.number }
     }
 
     pub(super) fn find(&self, id: &str) -> Result<Arc<Entry>, NotHere> {
@@ -89,8 +92,7 @@ impl Registry {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let (registry, number) = &*self.0;
-        let entry = registry.streams().remove(number);
+        let entry = self.registry.streams().remove(&self.number);
         // What it holds is dropped without the lock.
         drop(entry);
     }

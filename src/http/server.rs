@@ -123,15 +123,16 @@ impl Server {
         for front in [Some(public), admin].into_iter().flatten() {
             listening.spawn(front.accept(Arc::clone(&state)));
         }
+        listening.spawn(tell_age(Arc::clone(&state)));
         shutdown.await;
 
         state.services.readiness.enter(telemetry::Phase::Draining);
         state.services.presence.close();
         let until = Instant::now() + state.http.drain;
-        state.phase.send_replace(Phase::Draining { until });
+        state.enter(Phase::Draining { until });
         let _ = timeout_at(until, state.streams.ended()).await;
         listening.shutdown().await;
-        state.phase.send_replace(Phase::Closed);
+        state.enter(Phase::Closed);
         let ended = async { tokio::join!(state.connections.ended(), state.streams.ended()) };
         let _ = timeout(LAST_ANSWERS, ended).await;
     }
@@ -169,6 +170,14 @@ impl Front {
                 }
             }
         }
+    }
+}
+
+/// Wakes the streams when what they show grows stale, and when it is fresh again.
+async fn tell_age(state: Arc<State>) {
+    let mut age = state.services.freshness.subscribe();
+    while age.changed().await.is_ok() {
+        state.services.hub.wake_all();
     }
 }
 

@@ -46,18 +46,19 @@ impl Sink {
     ) -> Result<(), End> {
         let metrics = &state.services.metrics;
         let mut rest = Rest { frames, first: 0, written: 0, open: false };
-        let mut progress = Instant::now();
+        // Since when it has been taking nothing.
+        let mut stuck = None;
         while let Some(pieces) = rest.pieces() {
             match write_some(&self.socket, pieces, rest.written) {
                 Ok(written) => {
                     metrics.writes.inc();
                     metrics.bytes_written.inc_by(u64::try_from(written).unwrap_or(u64::MAX));
-                    progress = Instant::now();
+                    stuck = None;
                     rest.advance(written);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let given_up = progress + state.http.write_timeout;
+                    let given_up = *stuck.get_or_insert_with(Instant::now) + state.http.write_timeout;
                     // Apart: few streams are stuck at a time, and those that are not need no room for it.
                     let writable = Box::pin(self.writable(state, given_up, expiry, stream));
                     if let Wait::Ended = writable.await? {
@@ -68,7 +69,7 @@ impl Sink {
                 Err(error) => return Err(broken(&error)),
             }
         }
-        self.last_write = progress;
+        self.last_write = Instant::now();
         Ok(())
     }
 

@@ -92,6 +92,12 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Moves on, and lets every stream see it.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+        self.services.hub.wake_all();
+    }
+
     /// Who asks.
     pub(super) async fn authenticate(
         &self,

@@ -75,6 +75,11 @@ impl StreamHandle {
         wake(self.look().or_else(|| self.seat.take_waker()));
     }
 
+    /// Lets the stream look at what is not the hub's to tell: see [`Stream::next_unless`](super::Stream::next_unless).
+    pub fn wake(&self) {
+        wake(self.seat.take_waker());
+    }
+
     /// From now on, for everything that is not read yet.
     pub fn set_role(&self, role: Option<Arc<str>>) {
         self.change(|control| control.set_role(role));

@@ -119,14 +119,15 @@ impl Seat {
         if called { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Ready when `interrupted` holds, whatever the mark is.
+    /// Ready when there is a flag, or `interrupted` holds, whatever the mark is.
     pub(super) fn poll_interrupted(
         &self,
         context: &Context<'_>,
         interrupted: impl FnOnce(&Control) -> bool,
     ) -> Poll<()> {
         self.waker.register(context.waker());
-        if interrupted(&self.control()) { Poll::Ready(()) } else { Poll::Pending }
+        let ready = self.flag.load(Ordering::Acquire) || interrupted(&self.control());
+        if ready { Poll::Ready(()) } else { Poll::Pending }
     }
 
     pub(super) fn control(&self) -> MutexGuard<'_, Control> {

@@ -4,8 +4,10 @@
 //! A stream that has read all and is not marked stands, for whoever asks, at the head: what was published since does
 //! not concern it, and is never read.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -167,6 +169,16 @@ impl Stream {
 
     /// Waits until there is something to send. Cancel-safe: a batch is returned or nothing has happened.
     pub async fn next(&mut self) -> Batch {
+        match self.next_unless(|| None::<Infallible>).await {
+            Ok(batch) => batch,
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`next`](Self::next), unless `signal` has something that goes first. It is asked before each batch, and
+    /// whenever the stream is woken ([`Hub::wake_all`], [`StreamHandle::wake`]): who changes what it looks at wakes the
+    /// stream after. So whatever concerns a stream comes to its task by one waker.
+    pub async fn next_unless<T>(&mut self, signal: impl Fn() -> Option<T>) -> Result<Batch, T> {
         if std::mem::take(&mut self.gave_much) {
             tokio::task::yield_now().await;
         }
@@ -174,21 +186,38 @@ impl Stream {
             if std::mem::take(&mut self.gave_frames)
                 && let Some(batch) = self.take_notices()
             {
-                return batch;
+                return Ok(batch);
             }
-            // On the heap: a stream that is not paced does not carry what one that is needs.
-            let most = if self.pace.is_some() { Box::pin(self.turn()).await } else { usize::MAX };
+            let most = match self.pace {
+                // On the heap: a stream that is not paced does not carry what one that is needs.
+                Some(_) => Box::pin(self.turn(|| signal().is_some())).await,
+                None => usize::MAX,
+            };
+            if let Some(signal) = signal() {
+                return Err(signal);
+            }
+            if most == 0 {
+                match self.take_notices() {
+                    Some(batch) => return Ok(batch),
+                    None => continue,
+                }
+            }
             match self.step(most) {
                 Step::Send(batch) => {
                     self.gave_frames = matches!(batch, Batch::Frames(_));
-                    return batch;
+                    return Ok(batch);
                 }
                 Step::Again => tokio::task::yield_now().await,
                 Step::Wait => {
                     if let Some(batch) = self.take_notices() {
-                        return batch;
+                        return Ok(batch);
                     }
-                    poll_fn(|context| self.membership.seat.poll_called(context)).await;
+                    poll_fn(|context| {
+                        // The waker is there before the signal is looked at: a later one finds it.
+                        let called = self.membership.seat.poll_called(context);
+                        if signal().is_some() { Poll::Ready(()) } else { called }
+                    })
+                    .await;
                 }
             }
         }
@@ -233,9 +262,9 @@ impl Stream {
         poll_fn(|context| self.membership.seat.poll_ended(context)).await
     }
 
-    /// Waits for the stream's turn to send, or for what does not wait for it: its end, a new history. How many frames
-    /// may be sent.
-    async fn turn(&mut self) -> usize {
+    /// Waits for the stream's turn to send, or for what does not wait for it: a signal, its end, a new history, notices.
+    /// How many frames may be sent; 0: none, and something else may wait.
+    async fn turn(&mut self, signalled: impl Fn() -> bool) -> usize {
         while let Some(pace) = &mut self.pace {
             let opens = match pace.allows(tokio::time::Instant::now()) {
                 Ok(most) => return most,
@@ -244,8 +273,13 @@ impl Stream {
             tokio::select! {
                 // Who is interrupted is not asked again.
                 biased;
-                () = poll_fn(|context| self.membership.seat.poll_interrupted(context, |c| self.is_interrupted(c))) => {
-                    return 1;
+                () = poll_fn(|context| {
+                    let interrupted =
+                        self.membership.seat.poll_interrupted(context, |c| self.is_interrupted(c));
+                    if signalled() { Poll::Ready(()) } else { interrupted }
+                }) => {
+                    let control = self.membership.seat.control();
+                    return usize::from(self.is_interrupted(&control));
                 }
                 () = sleep_until(opens) => {}
             }

@@ -54,7 +54,6 @@ async fn open(bench: &Bench, expires_at: u64, start: Start) -> Open {
         first: Vec::new(),
         registered: bench.state.registry.register(id, entry),
         stream,
-        organization,
         expiry: Arc::clone(&expiry),
         keepalive: Arc::new(Keepalive::Comment),
         permit: bench.state.limits.admit(IpAddr::from([127, 0, 0, 1])).unwrap(),

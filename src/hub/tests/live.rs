@@ -1,6 +1,8 @@
 //! Live streams: woken, filtered, merged, and what they owe.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -32,6 +34,34 @@ fn what_is_published_reaches_every_stream_of_the_organization_and_no_other() {
     assert_eq!(poll(&mut one), None);
     assert_eq!(poll(&mut other), None);
     assert_eq!((one.cursor(), other.cursor()), (id(21, 0), id(21, 0)));
+}
+
+#[test]
+fn a_signal_goes_before_the_next_batch_and_a_wake_lets_a_waiting_stream_see_it() {
+    let journals = journals(ROOMY, 10);
+    let hub = hub(&journals);
+    let mut stream = live(&hub, Filter::default());
+    let handle = stream.handle();
+    let raised = AtomicBool::new(false);
+    let count = Arc::<Count>::default();
+    let waker = Waker::from(count.clone());
+    let wakes: [&dyn Fn(); 2] = [&|| hub.wake_all(), &|| handle.wake()];
+    for (lsn, wake) in (20..).zip(wakes) {
+        let woken = count.get();
+        raised.store(false, Ordering::SeqCst);
+        {
+            let mut next =
+                std::pin::pin!(stream.next_unless(|| raised.load(Ordering::SeqCst).then_some("now")));
+            let mut poll = || next.as_mut().poll(&mut Context::from_waker(&waker));
+            assert_eq!(poll(), Poll::Pending);
+            raised.store(true, Ordering::SeqCst);
+            wake();
+            assert_eq!(count.get(), woken + 1);
+            commit(&journals, &[draft("a", lsn, 1)]);
+            assert_eq!(poll(), Poll::Ready(Err("now")));
+        }
+        assert_eq!(poll_ids(&mut stream), [id(lsn, 1)]);
+    }
 }
 
 #[test]

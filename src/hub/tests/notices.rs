@@ -238,3 +238,19 @@ async fn every_waiting_stream_is_told_the_newest_whatever_is_published_meanwhile
     in_time.expect("no wake-up is lost");
     assert!(hub.open(subscription("a", Filter::default(), Start::Earliest)).now_or_never().is_some());
 }
+
+#[tokio::test]
+async fn a_stream_that_waits_for_its_turn_is_told_at_once() {
+    let journals = journals(ROOMY, 10);
+    let hub = hub(&journals);
+    let mut stream = live(&hub, Filter::default()).paced(crate::hub::Pace::new(1, Duration::ZERO));
+    commit(&journals, &[draft("a", 20, 1), draft("a", 20, 2)]);
+    assert_eq!(poll_ids(&mut stream).len(), 1);
+    assert!(poll(&mut stream).is_none());
+    let telling = async {
+        let (batch, ()) = tokio::join!(stream.next(), async { tell(&hub, &[("bob", "1")]) });
+        batch
+    };
+    assert_eq!(told(Some(telling.await)), "data: bob 1\n\n");
+    assert!(poll(&mut stream).is_none(), "its turn has not come by that");
+}
