@@ -235,12 +235,14 @@ impl<'a> Case<'a> {
         self.go_to(at, step, place, verdict);
     }
 
-    /// The expected event of this key: of that commit, else the first that is to come, else the last there was.
+    /// The expected event of this key: of that commit, and to come rather than gone (one commit may have two of a key);
+    /// else the first that is to come, else the last there was.
     fn place_of(&self, key: &str, lsn: u64) -> Option<usize> {
-        let places = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
-        let exact = places.iter().copied().find(|at| self.expected[*at].lsn == lsn);
+        let places = || self.by_key.get(key).into_iter().flatten().copied();
         let from = self.next.unwrap_or_default();
-        exact.or_else(|| places.iter().copied().find(|at| *at >= from)).or(places.last().copied())
+        let here = |at: &usize| self.expected[*at].lsn == lsn;
+        let exact = places().filter(here).find(|at| *at >= from).or_else(|| places().find(here));
+        exact.or_else(|| places().find(|at| *at >= from)).or_else(|| places().last())
     }
 
     /// The stream came to `at`; what it passed over it did not see.

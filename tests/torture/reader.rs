@@ -95,6 +95,9 @@ pub enum Seen {
     },
 }
 
+/// Before each piece that a slow stream takes.
+const SLOW: Duration = Duration::from_millis(300);
+
 /// So many half seconds without anything end a stream that has all.
 const QUIET: u32 = 3;
 
@@ -165,7 +168,7 @@ impl Reader {
         );
         socket.write_all(request.as_bytes()).await?;
         let mut buffer = Vec::new();
-        let head = block(&mut socket, &mut buffer, b"\r\n\r\n").await?;
+        let head = block(&mut socket, &mut buffer, b"\r\n\r\n", Duration::ZERO).await?;
         if !head.starts_with("HTTP/1.1 200 ") {
             self.log.push(Seen::Refused { head, asked: asked_at, time: now() });
             return Ok(());
@@ -173,6 +176,7 @@ impl Reader {
         let leaves = Instant::now() + Duration::from_millis(self.rng.u64(200..9000));
         let mut asked = Some(asked.as_deref().and_then(place));
         let mut quiet = 0;
+        let mut slow_until = Instant::now();
         loop {
             let finishing = finish.borrow().is_some();
             if !finishing && Instant::now() > leaves {
@@ -187,7 +191,7 @@ impl Reader {
                 self.pressure.mark_unchanged();
                 if self.rng.bool() {
                     self.stalls += 1;
-                    sleep(Duration::from_millis(self.rng.u64(1500..2800))).await;
+                    slow_until = Instant::now() + Duration::from_millis(self.rng.u64(5000..12_000));
                 }
             }
             if !finishing && self.rng.u16(..600) == 0 {
@@ -197,7 +201,10 @@ impl Reader {
                 // The end of the run ends it.
                 let _ = timeout(stall, finish.wait_for(Option::is_some)).await;
             }
-            match timeout(Duration::from_millis(500), block(&mut socket, &mut buffer, b"\n\n")).await {
+            // It takes a little now and then, so that its socket is not given up.
+            let pause = if Instant::now() < slow_until { SLOW } else { Duration::ZERO };
+            let next = block(&mut socket, &mut buffer, b"\n\n", pause);
+            match timeout(Duration::from_millis(500), next).await {
                 Ok(frame) => {
                     quiet = 0;
                     self.take(&frame?, &mut asked);
@@ -272,12 +279,20 @@ fn hash(text: &str) -> u64 {
 }
 
 /// What comes up to `end`; what follows stays in the buffer. Cancel-safe.
-async fn block(socket: &mut TcpStream, buffer: &mut Vec<u8>, end: &[u8]) -> std::io::Result<String> {
+async fn block(
+    socket: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    end: &[u8],
+    pause: Duration,
+) -> std::io::Result<String> {
     loop {
         if let Some(at) = memchr::memmem::find(buffer, end) {
             let rest = buffer.split_off(at + end.len());
             let block = std::mem::replace(buffer, rest);
             return String::from_utf8(block).map_err(std::io::Error::other);
+        }
+        if !pause.is_zero() {
+            sleep(pause).await;
         }
         if socket.read_buf(buffer).await? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
