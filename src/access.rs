@@ -13,6 +13,8 @@ mod authjs;
 mod claims;
 mod cookies;
 pub mod credential;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod jwks;
 mod jws;
 mod keys;

@@ -38,6 +38,7 @@ use crate::hub::Hub;
 use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::Dsn;
+use crate::presence::Presence;
 use crate::source::{Visibility, WalSource};
 use crate::telemetry::{Freshness, Metrics, Readiness};
 use canary::{Canary, Keeper};
@@ -108,6 +109,7 @@ impl App {
         let memberships = Arc::new(OnceLock::new());
         let emitter = Arc::new(OnceLock::new());
         let hub = Hub::new(Arc::clone(&journals));
+        let presence = Presence::new(Arc::clone(&hub), config.presence.grace);
         let authenticator = Authenticator::new(&config.access)?.with_database(&dsn, &readiness);
         let mut beside = JoinSet::new();
         beside.spawn(authenticator.keep(readiness.clone()));
@@ -118,6 +120,7 @@ impl App {
             vocabulary: Vocabulary::new(catalog.channels(), catalog.tag_names(), &config.channels),
             hub: Arc::clone(&hub),
             visibility: Arc::clone(&visibility) as _,
+            presence: Arc::clone(&presence),
             readiness: readiness.clone(),
             freshness: freshness.clone(),
             metrics: metrics.clone(),
@@ -136,6 +139,7 @@ impl App {
             memberships,
             emitter,
             hub,
+            presence,
             journals,
             visibility,
             readiness,
@@ -189,6 +193,7 @@ struct Worker {
     memberships: Arc<OnceLock<Memberships>>,
     emitter: Arc<OnceLock<Arc<Emitter>>>,
     hub: Arc<Hub>,
+    presence: Arc<Presence>,
     journals: Arc<Journals>,
     visibility: Arc<Visibility>,
     readiness: Readiness,
@@ -209,6 +214,7 @@ impl Worker {
             memberships,
             emitter,
             hub,
+            presence,
             journals,
             visibility,
             readiness,
@@ -243,7 +249,7 @@ impl Worker {
         let parts = Parts {
             source: WalSource::new(&config.source, &config.replay, dsn.clone()).of_tables(read),
             signals: watch.signals(),
-            judge: Judge::new(hub, memberships),
+            judge: Judge::new(hub, memberships, Arc::clone(&presence)),
             dsn,
             mirror,
             mapper,
@@ -259,6 +265,7 @@ impl Worker {
         beside.spawn(keeper.run());
         beside.spawn(watch.run());
         beside.spawn(visible);
+        beside.spawn(presence.run());
         Pipeline::new(parts, stopped).run().await
     }
 }

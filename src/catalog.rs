@@ -15,8 +15,10 @@ mod error;
 pub mod event;
 pub mod expression;
 mod fingerprint;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod fixture;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod load;
 mod mapper;
 mod rule;

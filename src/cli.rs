@@ -6,6 +6,8 @@
 pub mod cluster;
 mod demo;
 mod exit;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod migrate;
 mod run;
 mod settings;

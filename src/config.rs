@@ -10,6 +10,8 @@
 mod access;
 mod check;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keys;
 mod layer;
 mod load;

@@ -12,11 +12,14 @@
 //! - A stream's memory is constant: it holds a position, and while it writes one batch.
 //! - No lock is held across an await, and none is held while a waker runs.
 //!
+//! Beside its journal a room has notices: frames without an id, for who listens now. They yield to the journal.
+//!
 //! Every stream belongs to one organization; there is no way to reach all of them but its journals. The hub knows
 //! neither HTTP nor tokens: a subscription comes judged.
 
 mod filter;
 mod handle;
+mod notices;
 mod pace;
 mod room;
 mod seat;
@@ -30,7 +33,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::catalog::event::OrganizationId;
 use crate::journal::{Journals, Listener, Touched};
@@ -38,6 +41,7 @@ use crate::postgres::Lsn;
 
 pub use filter::Filter;
 pub use handle::StreamHandle;
+pub use notices::{Notice, NoticeKind};
 pub use pace::Pace;
 pub use seat::EndReason;
 pub use start::Start;
@@ -196,6 +200,22 @@ impl Hub {
         state.seats.values().map(|seat| StreamHandle::of(self, &room, organization, seat)).collect()
     }
 
+    /// Tells the streams of an organization whose filters let this kind through. The wakers are to be woken when no
+    /// lock is held any more.
+    pub fn tell(
+        &self,
+        organization: &OrganizationId,
+        kind: &NoticeKind,
+        notices: impl Iterator<Item = Notice>,
+        wakers: &mut Vec<Waker>,
+    ) {
+        let Some(room) = self.room(organization) else { return };
+        let state = room.lock();
+        // Kept before anybody is flagged: who takes the flag finds them.
+        room.notices().add(kind, notices, Instant::now());
+        state.flag(kind, wakers);
+    }
+
     /// The live streams of a user in an organization, the oldest first.
     #[must_use]
     pub fn handles_of_user(self: &Arc<Self>, organization: &OrganizationId, user: &str) -> Vec<StreamHandle> {
@@ -229,7 +249,10 @@ impl Hub {
         rooms.next_number += 1;
         let seat = Arc::new(Seat::new(rooms.next_number, user, role, filter.clone()));
         let room = rooms.by_organization.entry(organization.clone()).or_default().clone();
-        room.lock().insert(&seat, &filter);
+        let mut state = room.lock();
+        seat.control().noticed = room.notices().number();
+        state.insert(&seat, &filter);
+        drop(state);
         Membership { hub: self.clone(), room, organization, seat }
     }
 

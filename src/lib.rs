@@ -19,10 +19,12 @@
 //! | [`journal`] | one append-only log of frames per organization, and its window |
 //! | [`access`] | who somebody is and what they may see |
 //! | [`hub`] | streams: cursors in a journal, filtered, woken |
+//! | [`presence`] | who has a stream open in an organization, told to its streams |
 //! | [`emit`] | events that services hand in, on their way into the database |
 //! | [`http`] | paths, parameters, status codes, the bytes on a socket |
 //! | [`cli`] | the commands |
 //! | [`app`] | the wiring: every task that lives long is spawned there |
+//! | [`fuzzing`](self) | what the fuzzers run; only in tests and under a fuzzer |
 
 pub mod config;
 pub mod telemetry;
@@ -41,6 +43,8 @@ pub mod access;
 
 pub mod hub;
 
+pub mod presence;
+
 pub mod emit;
 
 pub mod http;
@@ -48,3 +52,6 @@ pub mod http;
 pub mod cli;
 
 pub mod app;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

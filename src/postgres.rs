@@ -11,6 +11,8 @@
 pub mod client;
 pub mod dsn;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod lsn;
 mod passfile;
 pub mod pgoutput;

@@ -13,6 +13,8 @@ mod assembler;
 mod backoff;
 mod confirm;
 mod connect;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod item;
 mod link;
 mod policy;

@@ -11,6 +11,8 @@
 //! fetch that succeeded, and readiness says so; after that nobody can be judged by them.
 
 mod document;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod place;
 
 use std::sync::Arc;

@@ -18,19 +18,25 @@ use crate::hub::{EndReason, Hub, StreamHandle};
 use crate::mirror::Applied;
 use crate::postgres::Lsn;
 use crate::postgres::pgoutput::Relation;
+use crate::presence::Presence;
 
 pub(super) struct Judge {
     hub: Arc<Hub>,
     memberships: Arc<OnceLock<Memberships>>,
-    /// Who listens and may stand otherwise since the transaction in hand began; never more than there are streams.
+    presence: Arc<Presence>,
+    /// Who listens, or did just now, and may stand otherwise since the transaction in hand began; never more than there are streams.
     concerned: HashSet<(OrganizationId, Arc<str>)>,
     /// That may be anybody.
     everybody: bool,
 }
 
 impl Judge {
-    pub(super) fn new(hub: Arc<Hub>, memberships: Arc<OnceLock<Memberships>>) -> Self {
-        Self { hub, memberships, concerned: HashSet::new(), everybody: false }
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        memberships: Arc<OnceLock<Memberships>>,
+        presence: Arc<Presence>,
+    ) -> Self {
+        Self { hub, memberships, presence, concerned: HashSet::new(), everybody: false }
     }
 
     /// A mirrored row changed.
@@ -40,7 +46,8 @@ impl Judge {
         };
         for (organization, user) in memberships.concerned(applied) {
             let organization = OrganizationId::new(organization);
-            if self.hub.streams_of_user(&organization, user) > 0 {
+            let listens = self.hub.streams_of_user(&organization, user) > 0;
+            if listens || self.presence.is_online(&organization, user) {
                 self.concerned.insert((organization, user.into()));
             }
         }
@@ -64,9 +71,13 @@ impl Judge {
             self.concerned.clear();
             return self.judge_all(set_role);
         }
-        for (organization, user) in self.concerned.drain() {
+        for (organization, user) in std::mem::take(&mut self.concerned) {
             for stream in self.hub.handles_of_user(&organization, &user) {
-                judge(&self.memberships, &stream, set_role);
+                self.judge(&stream, set_role);
+            }
+            let standing = self.memberships.get().and_then(|m| m.standing_of(organization.as_str(), &user));
+            if let Some(None) = standing {
+                self.presence.dismiss(&organization, &user);
             }
         }
     }
@@ -81,26 +92,22 @@ impl Judge {
     fn judge_all(&self, set_role: impl Fn(&StreamHandle, Option<Arc<str>>) + Copy) {
         for (organization, _) in self.hub.organizations() {
             for stream in self.hub.handles(&organization) {
-                judge(&self.memberships, &stream, set_role);
+                self.judge(&stream, set_role);
             }
         }
     }
-}
 
-fn judge(
-    memberships: &OnceLock<Memberships>,
-    stream: &StreamHandle,
-    set_role: impl Fn(&StreamHandle, Option<Arc<str>>),
-) {
-    // Where tokens say who is a member, nothing changes before they run out.
-    let Some(standing) =
-        memberships.get().and_then(|m| m.standing_of(stream.organization().as_str(), stream.user()))
-    else {
-        return;
-    };
-    match standing {
-        Some(membership) if membership.role != stream.role() => set_role(stream, membership.role),
-        Some(_) => {}
-        None => stream.end(EndReason::Revoked),
+    fn judge(&self, stream: &StreamHandle, set_role: impl Fn(&StreamHandle, Option<Arc<str>>)) {
+        // Where tokens say who is a member, nothing changes before they run out.
+        let standing =
+            self.memberships.get().and_then(|m| m.standing_of(stream.organization().as_str(), stream.user()));
+        match standing {
+            Some(Some(membership)) if membership.role != stream.role() => set_role(stream, membership.role),
+            None | Some(Some(_)) => {}
+            Some(None) => {
+                stream.end(EndReason::Revoked);
+                self.presence.dismiss(stream.organization(), stream.user());
+            }
+        }
     }
 }

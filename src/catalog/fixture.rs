@@ -1,4 +1,6 @@
-//! For tests: schemas, relations and rows in one line each.
+//! For tests and fuzzers: schemas, relations and rows in one line each.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test stops where it can't go on")]
 
 pub(super) mod reference;
 

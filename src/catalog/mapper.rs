@@ -15,6 +15,8 @@
 mod bound;
 mod emit;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod problem;
 mod related;
 mod route;

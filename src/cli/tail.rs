@@ -1,6 +1,8 @@
 //! `walcast tail`: follows an organization's events in a terminal, over HTTP as any client does.
 
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod render;
 mod sse;
 

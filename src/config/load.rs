@@ -68,7 +68,7 @@ impl Layers<'_> {
     }
 }
 
-fn build(layer: Layer) -> Result<Config, ConfigErrors> {
+pub(super) fn build(layer: Layer) -> Result<Config, ConfigErrors> {
     let Layer { values, presets, mut errors } = layer;
     let mut document = toml::Table::new();
     for (name, (value, origin)) in &values {

@@ -21,12 +21,14 @@ use super::limits::AddressFull;
 use super::parameters::{Begin, Parameters};
 use super::query::Query;
 use super::refusal::Refusal;
+use super::registry::Entry;
 use super::state::State;
 use super::stream_head;
 use crate::access::{Claim, Membership, Principal, TokenError};
 use crate::catalog::OrganizationId;
 use crate::hub::{Filter, Full, Pace, Start, StreamHandle, Subscription};
 use crate::postgres::Lsn;
+use crate::presence;
 
 const BEHIND: Refusal = Refusal::transient("behind", "the worker has yet to read what is committed by now");
 const BUSY: Refusal = Refusal::transient("busy", "too many streams are being opened at once");
@@ -103,7 +105,7 @@ impl Judged {
     pub(super) async fn open(
         self,
         state: &State,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         peer: IpAddr,
         headers: &HeaderMap,
     ) -> Result<Admitted, Refusal> {
@@ -143,12 +145,22 @@ impl Judged {
         if self.principal.remaining(SystemTime::now()).is_zero() {
             return Err(TokenError::Expired.into());
         }
-        let connection_id = format!("{:032x}", random_id());
+        let handle = stream.handle();
+        let present = state.services.presence.enter(&handle);
+        let asks = self.parameters.channels.as_ref().is_some_and(|names| names.contains(presence::CHANNEL));
+        let online = asks.then(|| present.online(&handle));
+        let expiry = Expiry::new(self.principal.expires_at);
+        let entry =
+            Entry { handle, endpoint: Arc::clone(endpoint), expiry: Arc::clone(&expiry), _present: present };
+        let connection_id = state.registry.new_id();
+        let registered = state.registry.register(connection_id, entry);
+        let connection_id = connection_id.to_string();
         let name = state.memberships()?.organization_name(&self.organization);
         let channels = self.parameters.channels.as_ref().unwrap_or(&endpoint.channels);
         let channels: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
-        let mut first = stream_head::encode(&state.origins, headers);
-        first.extend(frames::connected(
+        let head = stream_head::encode(&state.origins, headers);
+        let first = frames::connected(
+            head,
             stream.cursor(),
             &Welcome {
                 connection_id: &connection_id,
@@ -163,24 +175,10 @@ impl Judged {
                 resumed: stream.resumed(),
                 message: "Real-time connection established",
             },
-        ));
-        Ok(Admitted {
-            first,
-            stream,
-            organization,
-            expiry: Expiry::new(self.principal.expires_at),
-            keepalive: self.parameters.keepalive,
-            permit,
-        })
+            online,
+        );
+        Ok(Admitted { first, stream, expiry, keepalive: self.parameters.keepalive, permit, registered })
     }
-}
-
-/// Not guessable: who knows a stream's id may come to control it.
-fn random_id() -> u128 {
-    let mut bytes = [0; 16];
-    // aws-lc aborts rather than hand out bytes that are not random.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    u128::from_ne_bytes(bytes)
 }
 
 impl From<Full> for Refusal {

@@ -5,7 +5,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -30,9 +30,9 @@ pub(super) fn headers(origins: &Origins, request: &HeaderMap) -> Vec<(HeaderName
 /// Adds them to what passes.
 pub(super) async fn layer(State(origins): State<Arc<Origins>>, request: Request, next: Next) -> Response {
     let mut added = headers(&origins, request.headers());
-    if request.method() == Method::OPTIONS && origins.listed(request.headers()).is_some() {
+    let is_preflight = request.method() == Method::OPTIONS && origins.listed(request.headers()).is_some();
+    if is_preflight {
         for (name, value) in [
-            (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, DELETE, OPTIONS"),
             (
                 ACCESS_CONTROL_ALLOW_HEADERS,
                 "authorization, cache-control, content-type, idempotency-key, last-event-id",
@@ -43,6 +43,10 @@ pub(super) async fn layer(State(origins): State<Arc<Origins>>, request: Request,
         }
     }
     let mut response = next.run(request).await;
+    // What the path takes is known to the path.
+    if let Some(methods) = response.headers().get(ALLOW).filter(|_| is_preflight) {
+        added.push((ACCESS_CONTROL_ALLOW_METHODS, methods.clone()));
+    }
     for (name, value) in added {
         response.headers_mut().append(name, value);
     }

@@ -15,9 +15,9 @@ use super::expiry::Expiry;
 use super::frames;
 use super::keepalive::Keepalive;
 use super::limits::Permit;
+use super::registry::Registered;
 use super::sink::Sink;
 use super::state::{Phase, State};
-use crate::catalog::OrganizationId;
 use crate::hub::{Batch, EndReason, Stream};
 use crate::telemetry::Age;
 use crate::telemetry::metrics::End;
@@ -31,18 +31,21 @@ const DRAIN_RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1000..=5000;
 /// Lines of an event's frame: its id, its data, an empty one.
 const FRAME_LINES: usize = 3;
 
-/// A day: what an evicted stream waits before it comes back.
-const EVICTED_RETRY_MILLIS: u64 = 86_400_000;
+/// Lines of a notice's frame, which has no id.
+const NOTICE_LINES: usize = 2;
+
+/// A day: what a stream waits before it comes back that was evicted, or closed on purpose.
+const STAY_AWAY_MILLIS: u64 = 86_400_000;
 
 /// A stream that was let in.
 pub(super) struct Admitted {
     /// The answer's head and the frame `connected`.
-    pub(super) first: Vec<u8>,
+    pub(super) first: Vec<Bytes>,
     pub(super) stream: Stream,
-    pub(super) organization: OrganizationId,
     pub(super) expiry: Arc<Expiry>,
     pub(super) keepalive: Arc<Keepalive>,
     pub(super) permit: Permit,
+    pub(super) registered: Registered,
 }
 
 /// Serves the stream until it ends. The future's size is what an idle stream costs.
@@ -51,17 +54,16 @@ pub(super) fn run(
     socket: TcpStream,
     admitted: Admitted,
 ) -> impl Future<Output = ()> + Send {
-    let Admitted { first, stream, organization, expiry, keepalive, permit } = admitted;
+    let Admitted { first, stream, expiry, keepalive, permit, registered } = admitted;
     let mut delivery = Delivery {
         state,
         sink: Sink::new(socket),
         stream,
-        organization,
         expiry,
         keepalive,
         drain_at: None,
         told_stale: false,
-        _permit: permit,
+        _held: Box::new((registered, permit)),
     };
     async move {
         delivery.state.services.metrics.streams.inc();
@@ -87,26 +89,26 @@ struct Delivery {
     state: Arc<State>,
     sink: Sink,
     stream: Stream,
-    organization: OrganizationId,
     expiry: Arc<Expiry>,
     keepalive: Arc<Keepalive>,
     /// When this one of a stopping worker's streams ends.
     drain_at: Option<Instant>,
     /// The client was told that what it sees is old.
     told_stale: bool,
-    _permit: Permit,
+    /// Its place in the registry and under the limits, until it ends.
+    _held: Box<(Registered, Permit)>,
 }
 
 impl Delivery {
     /// Both sides of the result are the end: the one said to the client, the other not.
-    async fn deliver(&mut self, first: Vec<u8>) -> Result<End, End> {
+    async fn deliver(&mut self, first: Vec<Bytes>) -> Result<End, End> {
         let mut phase = self.state.phase.subscribe();
         // A stream that was admitted while the server began to stop has to see it too.
         phase.mark_changed();
         let mut freshness = self.state.services.freshness.subscribe();
         // So does one that opens while the worker is behind.
         freshness.mark_changed();
-        self.write(vec![first.into()]).await?;
+        self.write(first).await?;
         let mut expires_at = self.expiry.at();
         let timer = sleep_until(self.next_due());
         tokio::pin!(timer);
@@ -168,19 +170,27 @@ impl Delivery {
     async fn on_batch(&mut self, batch: Batch) -> Result<Option<End>, End> {
         let frames = match batch {
             Batch::Frames(frames) => {
-                let lines: usize = frames.iter().map(|piece| memchr_iter(b'\n', piece).count()).sum();
-                let count = u64::try_from(lines / FRAME_LINES).unwrap_or(u64::MAX);
-                self.state.services.metrics.frames_written.inc_by(count);
+                self.count(&frames, FRAME_LINES);
+                frames
+            }
+            Batch::Notices(frames) => {
+                self.count(&frames, NOTICE_LINES);
                 frames
             }
             Batch::Sync { reason, id } => {
                 self.state.services.metrics.synced(reason.as_str());
-                vec![frames::sync(id, self.organization.as_str(), reason).into()]
+                vec![frames::sync(id, self.stream.organization().as_str(), reason).into()]
             }
             Batch::End(reason) => return self.on_end(reason).await.map(Some),
         };
         self.write(frames).await?;
         Ok(None)
+    }
+
+    fn count(&self, frames: &[Bytes], lines_a_frame: usize) {
+        let lines: usize = frames.iter().map(|piece| memchr_iter(b'\n', piece).count()).sum();
+        let count = u64::try_from(lines / lines_a_frame).unwrap_or(u64::MAX);
+        self.state.services.metrics.frames_written.inc_by(count);
     }
 
     /// Says that the worker fell behind, or that it is back; nothing twice.
@@ -223,11 +233,13 @@ impl Delivery {
             EndReason::Evicted => {
                 // It would only push out another: the browser is to stay away.
                 let mut last = frames::last("stream.evicted");
-                last.extend(frames::retry(EVICTED_RETRY_MILLIS));
+                last.extend(frames::retry(STAY_AWAY_MILLIS));
                 (last, End::evicted)
             }
             EndReason::Draining => (frames::retry(fastrand::u64(DRAIN_RETRY_MILLIS)), End::drained),
-            EndReason::Closed => return Ok(End::client_closed),
+            EndReason::Lagging => (frames::retry(fastrand::u64(DRAIN_RETRY_MILLIS)), End::lagging),
+            // An EventSource would open it again.
+            EndReason::Closed => (frames::retry(STAY_AWAY_MILLIS), End::client_closed),
         };
         self.sink.write(&self.state, vec![last.into()], &self.expiry, None).await?;
         Ok(end)

@@ -5,6 +5,8 @@
 //! service's own, and good for every organization: its issuer gave it the scope and no bounds.
 
 mod event;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -32,7 +32,7 @@ impl Expiry {
         Arc::new(Self { at: AtomicU64::new(at), moved: Notify::new() })
     }
 
-    /// Seconds since 1970.
+    /// In seconds since 1970.
     pub(super) fn at(&self) -> u64 {
         self.at.load(Ordering::Acquire)
     }
@@ -62,7 +62,6 @@ impl Expiry {
 
 /// Lets a stream go on by a new token of its user: from now on it ends by that one. Where tokens say who is a member,
 /// the new one has to say it of the stream's organization too, and its role holds.
-#[allow(dead_code, reason = "for the endpoint that renews a stream's token")]
 pub(super) async fn renew(
     state: &State,
     token: &str,

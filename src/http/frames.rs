@@ -3,6 +3,7 @@
 //! A frame is an SSE block of one `data:` line (WHATWG HTML, section 9.2.6). Only frames that move the client's last
 //! event id carry an `id:`.
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::clock::now_millis;
@@ -35,20 +36,31 @@ pub(super) struct Organization<'a> {
     pub(super) role: Option<&'a str>,
 }
 
-/// The first frame; `id` is the position that the stream starts after.
-pub(super) fn connected(id: EventId, welcome: &Welcome<'_>) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Connected<'a> {
-        r#type: &'static str,
-        timestamp: u64,
-        #[serde(flatten)]
-        top: &'a Welcome<'a>,
-        data: &'a Welcome<'a>,
-    }
-    let mut frame = format!("retry: {RETRY_MILLIS}\n").into_bytes();
-    let body = Connected { r#type: "connected", timestamp: now_millis(), top: welcome, data: welcome };
-    write(&mut frame, Some(id), &body);
-    frame
+/// The first frame, after `head`; `id` is the position that the stream starts after. `online`, a JSON array in pieces, may be long,
+/// and is shared by all to whom it is said: so it goes out as it is, at the top and again in `data`.
+pub(super) fn connected(
+    mut head: Vec<u8>,
+    id: EventId,
+    welcome: &Welcome<'_>,
+    online: Option<[Bytes; 2]>,
+) -> Vec<Bytes> {
+    // A welcome has string keys only.
+    let welcome = serde_json::to_string(welcome).unwrap_or_default();
+    let fields = welcome.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
+    let now = now_millis();
+    let top = format!(
+        "retry: {RETRY_MILLIS}\nid: {id}\ndata: {{\"type\":\"connected\",\"timestamp\":{now},{fields}"
+    );
+    head.extend_from_slice(top.as_bytes());
+    let data = format!(",\"data\":{{{fields}");
+    let Some([online, rest]) = online else {
+        head.extend_from_slice(format!("{data}}}}}\n\n").as_bytes());
+        return vec![head.into()];
+    };
+    let named = ",\"online\":";
+    head.extend_from_slice(named.as_bytes());
+    let again = [format!("{data}{named}").into(), online.clone(), rest.clone(), "}}\n\n".into()];
+    [head.into(), online, rest].into_iter().chain(again).collect()
 }
 
 /// It can't be proven that nothing was missed before `id`.
@@ -163,11 +175,16 @@ mod tests {
             message: "m",
         };
         let fields = r#""connectionId":"c1","clientId":"c1","organizationId":"a\"b","organization":{"id":"a\"b","name":"A\nB","role":null},"channels":["lots"],"resumed":true,"message":"m""#;
-        assert_eq!(
-            fixed(&connected(id(), &welcome)),
+        let frame = |fields: &str| {
             format!(
                 "retry: 2000\nid: 00000000000000ab.7.2\ndata: {{\"type\":\"connected\",\"timestamp\":0,{fields},\"data\":{{{fields}}}}}\n\n"
             )
+        };
+        assert_eq!(fixed(&connected(Vec::new(), id(), &welcome, None).concat()), frame(fields));
+        let online = ["[\"u\"".into(), ",\"v\"]".into()];
+        assert_eq!(
+            fixed(&connected(Vec::new(), id(), &welcome, Some(online)).concat()),
+            frame(&format!("{fields},\"online\":[\"u\",\"v\"]"))
         );
     }
 

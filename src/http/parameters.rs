@@ -59,8 +59,8 @@ impl Parameters {
         }
         Ok(Self {
             organization: organization.map(Arc::from),
-            channels: channels(endpoint, query)?,
-            types: types(query)?,
+            channels: channels("channel", endpoint, query.list("channel"))?,
+            types: types(query.list("types"))?,
             tags: tags(endpoint, query),
             begin: Begin::read(query, headers)?,
             keepalive: keepalive(endpoint, query)?,
@@ -80,11 +80,16 @@ fn refuse_unknown(endpoint: &Endpoint, query: &Query) -> Result<(), Refusal> {
     }
 }
 
-fn channels(endpoint: &Endpoint, query: &Query) -> Result<Option<BTreeSet<Arc<str>>>, Refusal> {
-    let asked = query.list("channel").map(|name| match endpoint.channels.get(name) {
+/// `what` is what the names are called where they were given.
+pub(super) fn channels<'a>(
+    what: &str,
+    endpoint: &Endpoint,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Option<BTreeSet<Arc<str>>>, Refusal> {
+    let asked = names.map(|name| match endpoint.channels.get(name) {
         Some(channel) => Ok(Arc::clone(channel)),
         None => Err(Refusal::bad_request(format!(
-            "channel: there is no channel {name:?} here; allowed are {}",
+            "{what}: there is no channel {name:?} here; allowed are {}",
             joined(&endpoint.channels)
         ))),
     });
@@ -92,10 +97,10 @@ fn channels(endpoint: &Endpoint, query: &Query) -> Result<Option<BTreeSet<Arc<st
     Ok(if asked.is_empty() { (!endpoint.native).then(|| endpoint.channels.clone()) } else { Some(asked) })
 }
 
-fn types(query: &Query) -> Result<Option<BTreeSet<Arc<str>>>, Refusal> {
+pub(super) fn types<'a>(names: impl Iterator<Item = &'a str>) -> Result<Option<BTreeSet<Arc<str>>>, Refusal> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
-    let asked = query.list("types").map(|name| {
-        if name.len() <= MAX_TYPE && name.bytes().all(plain) {
+    let asked = names.map(|name| {
+        if !name.is_empty() && name.len() <= MAX_TYPE && name.bytes().all(plain) {
             Ok(Arc::from(name))
         } else {
             Err(Refusal::bad_request(
@@ -107,20 +112,28 @@ fn types(query: &Query) -> Result<Option<BTreeSet<Arc<str>>>, Refusal> {
     Ok((!asked.is_empty()).then_some(asked))
 }
 
-/// Two parameters of one tag are one list.
 fn tags(endpoint: &Endpoint, query: &Query) -> Vec<(u16, Vec<Box<[u8]>>)> {
-    let mut tags: Vec<(u16, Vec<Box<[u8]>>)> = Vec::new();
+    let mut tags = Vec::new();
     for (name, tag) in &endpoint.tags {
-        let values: Vec<Box<[u8]>> = query.list(name).map(|value| value.as_bytes().into()).collect();
-        if values.is_empty() {
-            continue;
-        }
-        match tags.iter_mut().find(|(known, _)| known == tag) {
-            Some((_, known)) => known.extend(values),
-            None => tags.push((*tag, values)),
-        }
+        add_tag(&mut tags, *tag, query.list(name).map(|value| value.as_bytes().into()));
     }
     tags
+}
+
+/// Two names of one tag are one list; one without a value is no filter.
+pub(super) fn add_tag(
+    tags: &mut Vec<(u16, Vec<Box<[u8]>>)>,
+    tag: u16,
+    values: impl Iterator<Item = Box<[u8]>>,
+) {
+    let mut values = values.peekable();
+    if values.peek().is_none() {
+        return;
+    }
+    match tags.iter_mut().find(|(known, _)| *known == tag) {
+        Some((_, known)) => known.extend(values),
+        None => tags.push((tag, values.collect())),
+    }
 }
 
 fn keepalive(endpoint: &Endpoint, query: &Query) -> Result<Arc<Keepalive>, Refusal> {

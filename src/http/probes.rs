@@ -19,7 +19,7 @@ use crate::telemetry;
 use crate::telemetry::metrics::CONTENT_TYPE as METRICS_TYPE;
 
 /// The scope that lets a token read these from elsewhere.
-const STATS_SCOPE: &str = "walcast:stats";
+pub(super) const STATS_SCOPE: &str = "walcast:stats";
 
 /// The process lives; nothing is said about the database.
 pub(super) async fn alive() -> Response {

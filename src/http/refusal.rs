@@ -54,6 +54,14 @@ impl Refusal {
         Self::fixed(StatusCode::FORBIDDEN, "forbidden", "you may not read this, or it does not exist");
     pub(super) const ORIGIN: Self =
         Self::fixed(StatusCode::FORBIDDEN, "origin_not_allowed", "a cookie does not count from this origin");
+    /// Also for somebody else's: which there are is nobody's business.
+    pub(super) const NO_STREAM: Self =
+        Self::fixed(StatusCode::NOT_FOUND, "not_found", "you have no open stream of this id");
+    pub(super) const OTHER_NODE: Self = Self::fixed(
+        StatusCode::MISDIRECTED_REQUEST,
+        "other_node",
+        "this stream is, or was, on another node, which alone can change it",
+    );
     pub(super) const NOT_JSON: Self = Self::fixed(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "unsupported_media_type",
@@ -88,7 +96,7 @@ impl Refusal {
         Self::fixed(StatusCode::SERVICE_UNAVAILABLE, code, message)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn message(&self) -> &str {
         &self.message
     }

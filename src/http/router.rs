@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::handler::Handler;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get, post, put};
 use axum::{Router, middleware::Next};
 use http::header::{ALLOW, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, StatusCode};
@@ -14,22 +14,33 @@ use http::{HeaderValue, Method, StatusCode};
 use super::admission;
 use super::connection::{Handover, Peer};
 use super::console;
+use super::control;
 use super::cors;
 use super::emit;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, NATIVE};
 use super::probes;
 use super::refusal::Refusal;
 use super::state::State;
+use super::stats;
 use super::stream_head;
 use super::tickets;
 use crate::telemetry::metrics::Outcome;
+
+/// Methods of a path that is only read, and of the one whose streams can be changed without an id in the path.
+const READ: &str = "GET, HEAD, OPTIONS";
+const CONTROLLED: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+
+const STATS: &str = "/api/realtime/stats";
+
+/// One open stream.
+const STREAM: &str = "/api/realtime/stream/{connectionId}";
 
 /// Bytes of the longest path and query.
 const MAX_TARGET: usize = 8 << 10;
 
 /// Paths that no preset can have.
-pub(super) const TAKEN: [&str; 8] =
-    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", emit::PATH, tickets::PATH];
+pub(super) const TAKEN: [&str; 9] =
+    ["/", "/health", "/healthz", "/readyz", "/readyz/reasons", "/metrics", STATS, emit::PATH, tickets::PATH];
 
 /// The paths of `http.listen`.
 pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router {
@@ -42,18 +53,24 @@ pub(super) fn public(state: &Arc<State>, endpoints: &[Arc<Endpoint>]) -> Router 
     for endpoint in endpoints {
         let (state, endpoint) = (Arc::clone(state), Arc::clone(endpoint));
         let path = endpoint.path.clone();
+        let methods = if endpoint.native { CONTROLLED } else { READ };
         let open = move |request: Request| {
             let (state, endpoint) = (Arc::clone(&state), Arc::clone(&endpoint));
             async move { stream(&state, &endpoint, request).await }
         };
-        router = router.route(&path, readable(open));
+        router = router.route(&path, get(open).options(move || allow(methods)));
     }
-    let router = router.merge(
-        Router::new()
-            .route(tickets::PATH, post(tickets::mint).options(|| allow("POST, OPTIONS")))
-            .with_state(Arc::clone(state)),
-    );
-    finished(router).layer(from_fn_with_state(Arc::clone(&state.origins), cors::layer))
+    let own = Router::new()
+        // Beside the GET that opens one.
+        .route(NATIVE, post(control::change).put(control::change).delete(control::close))
+        .route(
+            STREAM,
+            put(control::change).delete(control::close).options(|| allow("PUT, DELETE, OPTIONS")),
+        )
+        .route(STATS, readable(stats::stats))
+        .route(tickets::PATH, post(tickets::mint).options(|| allow("POST, OPTIONS")))
+        .with_state(Arc::clone(state));
+    finished(router.merge(own)).layer(from_fn_with_state(Arc::clone(&state.origins), cors::layer))
 }
 
 /// The paths of `http.admin_listen`.
@@ -91,7 +108,7 @@ where
     T: 'static,
     S: Clone + Send + Sync + 'static,
 {
-    get(handler).options(|| allow("GET, HEAD, OPTIONS"))
+    get(handler).options(|| allow(READ))
 }
 
 fn allow(methods: &'static str) -> impl Future<Output = impl IntoResponse> + Send {
@@ -120,7 +137,7 @@ async fn hardened(request: Request, next: Next) -> Response {
 }
 
 /// Opens a stream. It returns only when there is none: an opened one takes the connection.
-async fn stream(state: &State, endpoint: &Endpoint, request: Request) -> Response {
+async fn stream(state: &State, endpoint: &Arc<Endpoint>, request: Request) -> Response {
     let (request, _) = request.into_parts();
     match open(state, endpoint, &request).await {
         Ok(response) => response,
@@ -133,7 +150,7 @@ async fn stream(state: &State, endpoint: &Endpoint, request: Request) -> Respons
 
 async fn open(
     state: &State,
-    endpoint: &Endpoint,
+    endpoint: &Arc<Endpoint>,
     request: &http::request::Parts,
 ) -> Result<Response, Refusal> {
     let judged = admission::judge(state, endpoint, request).await?;

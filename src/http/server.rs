@@ -23,6 +23,7 @@ use super::limits::Limits;
 use super::live::Live;
 use super::lobby::Lobby;
 use super::places::Places;
+use super::registry::Registry;
 use super::router;
 use super::state::{Phase, Services, State};
 use crate::access::{Origins, OriginsError};
@@ -75,6 +76,7 @@ impl Server {
             origins: Arc::new(Origins::new(&config.http.allowed_origins)?),
             proxies: TrustedProxies::new(&config.http.trusted_proxies)?,
             limits: Limits::new(&config.limits),
+            registry: Registry::new(),
             emits: Places::new(emit::IN_HAND.0, emit::IN_HAND.1),
             max_emit: usize::try_from(config.journal.max_event.0)
                 .unwrap_or(emit::MAX_BODY)
@@ -125,6 +127,7 @@ impl Server {
         shutdown.await;
 
         state.services.readiness.enter(telemetry::Phase::Draining);
+        state.services.presence.close();
         let until = Instant::now() + state.http.drain;
         state.enter(Phase::Draining { until });
         let _ = timeout_at(until, state.streams.ended()).await;

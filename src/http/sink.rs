@@ -34,7 +34,7 @@ impl Sink {
         self.last_write
     }
 
-    /// Writes all of it, each piece one or more whole frames. A client that takes nothing for `http.write_timeout`, or to
+    /// Writes all of it, the last piece ending with a frame. A client that takes nothing for `http.write_timeout`, or to
     /// whom nothing may be sent any more because its token ran out meanwhile, is given up where it stands. When the
     /// stream is ended meanwhile, what is left is the rest of the frame that was begun.
     pub(super) async fn write(
@@ -45,7 +45,7 @@ impl Sink {
         mut stream: Option<&Stream>,
     ) -> Result<(), End> {
         let metrics = &state.services.metrics;
-        let mut rest = Rest { frames, first: 0, written: 0 };
+        let mut rest = Rest { frames, first: 0, written: 0, open: false };
         // Since when it has been taking nothing.
         let mut stuck = None;
         while let Some(pieces) = rest.pieces() {
@@ -152,6 +152,8 @@ struct Rest {
     /// The piece that is being written, and how much of it was.
     first: usize,
     written: usize,
+    /// The last piece that was written ends inside a frame.
+    open: bool,
 }
 
 impl Rest {
@@ -167,21 +169,29 @@ impl Rest {
                 return;
             }
             self.written -= piece.len();
+            if !piece.is_empty() {
+                self.open = !piece.ends_with(FRAME_END);
+            }
             *piece = Bytes::new();
             self.first += 1;
         }
     }
 
-    /// Leaves out all that does not belong to the frame that was begun.
+    /// Leaves out all that does not belong to the frame that was begun, which may go on in the next pieces.
     fn cut(&mut self) {
-        let begun = self.written > 0;
-        if let Some(piece) = self.frames.get_mut(self.first).filter(|_| begun) {
-            // A frame ends with an empty line; one that ended just here begins two bytes before.
-            let from = self.written.saturating_sub(FRAME_END.len());
-            let end = piece.get(from..).and_then(|rest| memmem::find(rest, FRAME_END));
-            piece.truncate(end.map_or(piece.len(), |end| from + end + FRAME_END.len()));
+        let mut begun = self.open || self.written > 0;
+        // A frame ends with an empty line; one that ended just here begins two bytes before.
+        let mut from = self.written.saturating_sub(FRAME_END.len());
+        let mut kept = self.first;
+        while let Some(piece) = self.frames.get_mut(kept).filter(|_| begun) {
+            if let Some(end) = piece.get(from..).and_then(|rest| memmem::find(rest, FRAME_END)) {
+                piece.truncate(from + end + FRAME_END.len());
+                begun = false;
+            }
+            from = 0;
+            kept += 1;
         }
-        self.frames.truncate(self.first + usize::from(begun));
+        self.frames.truncate(kept);
         self.advance(0);
     }
 }
@@ -207,7 +217,7 @@ mod tests {
     use super::*;
 
     fn rest(pieces: &[&'static str]) -> Rest {
-        Rest { frames: pieces.iter().copied().map(Bytes::from).collect(), first: 0, written: 0 }
+        Rest { frames: pieces.iter().copied().map(Bytes::from).collect(), first: 0, written: 0, open: false }
     }
 
     #[test]
@@ -223,10 +233,13 @@ mod tests {
 
     #[test]
     fn a_write_that_is_cut_short_ends_with_the_frame_that_was_begun() {
-        let pieces = ["data: a\n\ndata: b\n\n", "data: c\n\ndata: d\n\n"];
-        let whole = pieces.concat();
-        for written in 0..whole.len() {
-            let mut rest = rest(&pieces);
+        let apart = ["data: a\n\ndata: b\n\n", "data: c\n\ndata: d\n\n"];
+        let across = ["data: a\n\nda", "ta", ": b\n\n", "data: c\n\n"];
+        let cases = [&apart[..], &across[..]];
+        for (pieces, written) in
+            cases.iter().flat_map(|p| (0..p.concat().len()).map(move |written| (*p, written)))
+        {
+            let mut rest = rest(pieces);
             rest.advance(written);
             rest.cut();
             let left: usize = rest.pieces().unwrap_or_default().iter().map(Bytes::len).sum();

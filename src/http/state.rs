@@ -17,10 +17,12 @@ use super::lobby::Lobby;
 use super::places::Places;
 use super::query::Query;
 use super::refusal::Refusal;
+use super::registry::Registry;
 use crate::access::{Authenticator, Claim, Credential, Memberships, Origins, Principal, TokenError};
 use crate::config;
 use crate::emit::Emitter;
 use crate::hub::{self, Hub};
+use crate::presence::Presence;
 use crate::source;
 use crate::telemetry::{Freshness, Metrics, Readiness, State as Standing};
 
@@ -48,6 +50,7 @@ pub struct Services {
     pub vocabulary: Vocabulary,
     pub hub: Arc<Hub>,
     pub visibility: Arc<dyn Visibility>,
+    pub presence: Arc<Presence>,
     pub readiness: Readiness,
     pub freshness: Freshness,
     pub metrics: Metrics,
@@ -71,6 +74,7 @@ pub(super) struct State {
     pub(super) origins: Arc<Origins>,
     pub(super) proxies: TrustedProxies,
     pub(super) limits: Arc<Limits>,
+    pub(super) registry: Arc<Registry>,
     /// Events that are being emitted, by subject.
     pub(super) emits: Arc<Places<Arc<str>>>,
     /// Bytes of a request to emit.

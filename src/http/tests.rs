@@ -2,10 +2,13 @@
 
 mod bench;
 mod client;
+mod control;
 mod downgrade;
 mod expiry;
 mod lifecycle;
+mod presence;
 mod probes;
 mod refusals;
+mod stats;
 mod streams;
 mod tickets;

@@ -4,20 +4,17 @@
 //! ticket gets no other: what it stands for would outlive its half minute.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State as Shared};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::CACHE_CONTROL;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
+use super::body;
 use super::query::Query;
 use super::refusal::Refusal;
 use super::state::State;
@@ -27,8 +24,6 @@ pub(super) const PATH: &str = "/api/realtime/tickets";
 
 /// Bytes of a body: an organization's id and its name.
 const MAX_BODY: usize = 4 << 10;
-
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What may be asked for.
 #[derive(Default, Deserialize)]
@@ -73,32 +68,15 @@ async fn minted(state: &State, request: &Parts, body: Body) -> Result<Ticket, Re
 
 /// No body asks for nothing in particular.
 async fn read(headers: &HeaderMap, body: Body) -> Result<Asked, Refusal> {
-    let whole = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
-    let body: Bytes = match whole {
-        Err(_) => return Err(Refusal::bad_request("the body did not come within 10 s")),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return Err(Refusal::bad_request("the body may have at most 4 KiB"));
-        }
-        Ok(Err(_)) => return Err(Refusal::bad_request("the body broke off")),
-        Ok(Ok(body)) => body.to_bytes(),
-    };
+    let body = body::read(headers, body, MAX_BODY).await?;
     if body.is_empty() {
         return Ok(Asked::default());
     }
-    if !is_json(headers) {
-        return Err(Refusal::NOT_JSON);
-    }
+    body::check_type(headers)?;
     // An array would be taken for the members in their order.
     let object = body.trim_ascii_start().starts_with(b"{");
     let asked = if object { serde_json::from_slice(&body).ok() } else { None };
     asked.ok_or(Refusal::bad_request("the body is {\"organizationId\": \"…\"} in JSON, {}, or nothing"))
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
-    let name = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
-    name.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
 impl From<MintError> for Refusal {

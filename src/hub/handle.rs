@@ -57,6 +57,12 @@ impl StreamHandle {
         self.seat.control().newest_role().clone()
     }
 
+    /// Its last batch is near.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.seat.control().end.is_some()
+    }
+
     /// The filter last set.
     #[must_use]
     pub fn filter(&self) -> Arc<Filter> {
@@ -101,6 +107,12 @@ impl StreamHandle {
         let mut control = self.seat.control();
         let view = self.hub.journals().view();
         let old = control.newest_filter().clone();
+        let notices = self.room.notices();
+        if !notices.pass(&old) {
+            // What was told while it did not listen is not told later.
+            control.noticed = notices.number();
+        }
+        drop(notices);
         let from = control.set_next_filter(view.head, filter.clone());
         drop(control);
         if room.seats.contains_key(&self.seat.number) {
@@ -112,6 +124,18 @@ impl StreamHandle {
         drop(room);
         wake(waker);
         EventId::position(view.epoch, from)
+    }
+
+    /// Its client knows by another way how things stand: only notices from now on are new.
+    pub fn skip_notices(&self) {
+        let number = self.room.notices().number();
+        self.seat.control().noticed = number;
+    }
+
+    /// The position of everything that is published by now.
+    #[must_use]
+    pub fn position(&self) -> EventId {
+        self.hub.journals().position()
     }
 
     /// Lets the stream look at what was changed.

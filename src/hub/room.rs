@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use super::filter::Filter;
+use super::notices::{NoticeKind, Notices};
 use super::seat::{EndReason, Seat};
 use crate::catalog::event::TagIter;
 use crate::journal::{Block, Label};
@@ -25,6 +26,8 @@ pub(super) type Seats = BTreeMap<u64, Arc<Seat>>;
 #[derive(Debug, Default)]
 pub(super) struct Room {
     state: Mutex<RoomState>,
+    /// Taken after the state, where both are, and before nothing: a reader does not hold up who publishes.
+    notices: Mutex<Notices>,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +44,10 @@ pub(super) struct RoomState {
 impl Room {
     pub(super) fn lock(&self) -> MutexGuard<'_, RoomState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn notices(&self) -> MutexGuard<'_, Notices> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,6 +176,12 @@ impl RoomState {
                 self.mark_by_label(entry.label, from, wakers);
             }
         }
+    }
+
+    /// Flags every stream that notices of this kind may concern.
+    pub(super) fn flag(&self, kind: &NoticeKind, wakers: &mut Vec<Waker>) {
+        let seats = std::iter::once(&self.any).chain(self.by_label(&kind.0)).flat_map(Seats::values);
+        wakers.extend(seats.filter_map(|seat| seat.flag()));
     }
 
     fn mark_by_label(&self, label: &Label, from: Lsn, wakers: &mut Vec<Waker>) {

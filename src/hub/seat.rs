@@ -5,9 +5,11 @@
 //! - A publisher moves the head, then marks, then (if it set the mark) wakes. A stream takes the mark, then reads the
 //!   head. Both change the mark atomically: either the stream takes this mark, or the publisher finds none and wakes.
 //! - A stream stores its waker, then looks at the mark.
+//!
+//! The flag says that there may be notices, and follows the same orders.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -36,6 +38,8 @@ pub enum EndReason {
     Expired,
     /// The process stops.
     Draining,
+    /// It took so little that notices were dropped before it had them. Its journal may be whole: it can come back.
+    Lagging,
 }
 
 #[derive(Debug)]
@@ -44,6 +48,7 @@ pub(super) struct Seat {
     pub(super) number: u64,
     pub(super) user: Arc<str>,
     mark: AtomicU64,
+    flag: AtomicBool,
     waker: AtomicWaker,
     control: Mutex<Control>,
 }
@@ -58,15 +63,19 @@ pub(super) struct Control {
     /// The filter of what commits at or above a position that nobody has read yet.
     next_filter: Option<(Lsn, Arc<Filter>)>,
     pub(super) end: Option<EndReason>,
+    /// The number of the last notice that the stream has seen.
+    pub(super) noticed: u64,
 }
 
 impl Seat {
     pub(super) fn new(number: u64, user: Arc<str>, role: Option<Arc<str>>, filter: Arc<Filter>) -> Self {
-        let control = Control { role, next_roles: VecDeque::new(), filter, next_filter: None, end: None };
+        let control =
+            Control { role, next_roles: VecDeque::new(), filter, next_filter: None, end: None, noticed: 0 };
         Self {
             number,
             user,
             mark: AtomicU64::new(NO_MARK),
+            flag: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             control: Mutex::new(control),
         }
@@ -77,6 +86,16 @@ impl Seat {
         let from = from.as_u64().min(NO_MARK - 1);
         let before = self.mark.fetch_min(from, Ordering::AcqRel);
         if before == NO_MARK { self.waker.take() } else { None }
+    }
+
+    /// There may be notices for it. The waker, when the stream may be waiting.
+    pub(super) fn flag(&self) -> Option<Waker> {
+        if self.flag.swap(true, Ordering::AcqRel) { None } else { self.waker.take() }
+    }
+
+    pub(super) fn take_flag(&self) -> bool {
+        // Most often there is none; then nothing is written.
+        self.flag.load(Ordering::Relaxed) && self.flag.swap(false, Ordering::AcqRel)
     }
 
     /// As [`mark`](Self::mark), and wakes a stream that is marked already: one that is paced waits with its mark set.
@@ -93,20 +112,22 @@ impl Seat {
         self.mark.load(Ordering::Acquire) != NO_MARK
     }
 
-    /// Ready when there is a mark. It stays: who waits may give up.
-    pub(super) fn poll_marked(&self, context: &Context<'_>) -> Poll<()> {
+    /// Ready when there is a mark or a flag. They stay: who waits may give up.
+    pub(super) fn poll_called(&self, context: &Context<'_>) -> Poll<()> {
         self.waker.register(context.waker());
-        if self.is_marked() { Poll::Ready(()) } else { Poll::Pending }
+        let called = self.is_marked() || self.flag.load(Ordering::Acquire);
+        if called { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Ready when `interrupted` holds, whatever the mark is.
+    /// Ready when there is a flag, or `interrupted` holds, whatever the mark is.
     pub(super) fn poll_interrupted(
         &self,
         context: &Context<'_>,
         interrupted: impl FnOnce(&Control) -> bool,
     ) -> Poll<()> {
         self.waker.register(context.waker());
-        if interrupted(&self.control()) { Poll::Ready(()) } else { Poll::Pending }
+        let ready = self.flag.load(Ordering::Acquire) || interrupted(&self.control());
+        if ready { Poll::Ready(()) } else { Poll::Pending }
     }
 
     pub(super) fn control(&self) -> MutexGuard<'_, Control> {

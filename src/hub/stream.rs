@@ -35,6 +35,8 @@ pub enum Batch {
     /// To be written as a `data.sync` frame with this id: the sync's own (truncated, unroutable), or the position
     /// that the stream goes on from, which is the newest that a reader of the database is sure to see.
     Sync { reason: SyncReason, id: EventId },
+    /// Frames that are no part of the history, without ids.
+    Notices(Vec<Bytes>),
     /// Nothing comes any more, and nothing that was not sent before may be sent now.
     End(EndReason),
 }
@@ -58,6 +60,9 @@ pub struct Stream {
     /// The id that the client was last given in a data frame, and when.
     carried: Place,
     carried_at: Instant,
+    /// Its last batch was of the journal: notices that wait come before the next, so that they are not kept waiting
+    /// by a writer that never pauses.
+    gave_frames: bool,
     pace: Option<Box<Pace>>,
 }
 
@@ -90,6 +95,7 @@ impl Stream {
             sync: placement.sync,
             carried: placement.after,
             carried_at: Instant::now(),
+            gave_frames: false,
             pace: None,
         }
     }
@@ -177,22 +183,39 @@ impl Stream {
             tokio::task::yield_now().await;
         }
         loop {
+            if let Some(signal) = signal() {
+                return Err(signal);
+            }
+            if std::mem::take(&mut self.gave_frames)
+                && let Some(batch) = self.take_notices()
+            {
+                return Ok(batch);
+            }
             let most = match self.pace {
                 // On the heap: a stream that is not paced does not carry what one that is needs.
                 Some(_) => Box::pin(self.turn(|| signal().is_some())).await,
                 None => usize::MAX,
             };
-            if let Some(signal) = signal() {
-                return Err(signal);
+            if most == 0 {
+                match self.take_notices() {
+                    Some(batch) => return Ok(batch),
+                    None => continue,
+                }
             }
             match self.step(most) {
-                Step::Send(batch) => return Ok(batch),
+                Step::Send(batch) => {
+                    self.gave_frames = matches!(batch, Batch::Frames(_));
+                    return Ok(batch);
+                }
                 Step::Again => tokio::task::yield_now().await,
                 Step::Wait => {
+                    if let Some(batch) = self.take_notices() {
+                        return Ok(batch);
+                    }
                     poll_fn(|context| {
                         // The waker is there before the signal is looked at: a later one finds it.
-                        let marked = self.membership.seat.poll_marked(context);
-                        if signal().is_some() { Poll::Ready(()) } else { marked }
+                        let called = self.membership.seat.poll_called(context);
+                        if signal().is_some() { Poll::Ready(()) } else { called }
                     })
                     .await;
                 }
@@ -200,13 +223,47 @@ impl Stream {
         }
     }
 
+    fn take_notices(&mut self) -> Option<Batch> {
+        let seat = &self.membership.seat;
+        if !seat.take_flag() {
+            return None;
+        }
+        let (filter, noticed, end) = {
+            let control = seat.control();
+            (control.newest_filter().clone(), control.noticed, control.end)
+        };
+        if let Some(reason) = end {
+            self.behind = true;
+            return Some(Batch::End(reason));
+        }
+        let notices = self.membership.room.notices();
+        if !notices.pass(&filter) {
+            return None;
+        }
+        let taken = notices.after(noticed, &seat.user);
+        drop(notices);
+        let mut control = seat.control();
+        let Ok(taken) = taken else {
+            self.behind = true;
+            return Some(Batch::End(*control.end.get_or_insert(EndReason::Lagging)));
+        };
+        // Somebody may have skipped what was just taken.
+        control.noticed = control.noticed.max(taken.number);
+        drop(control);
+        if taken.more {
+            // Nobody has to be woken: this is who would be.
+            let _ = seat.flag();
+        }
+        (!taken.frames.is_empty()).then_some(Batch::Notices(taken.frames))
+    }
+
     /// Waits until the stream is to end: for who is busy with what [`next`](Self::next) gave.
     pub async fn ended(&self) -> EndReason {
         poll_fn(|context| self.membership.seat.poll_ended(context)).await
     }
 
-    /// Waits for the stream's turn to send, or for what does not wait for it: a signal, its end, a new history. How many
-    /// frames may be sent.
+    /// Waits for the stream's turn to send, or for what does not wait for it: its end, a new history, a signal, notices.
+    /// How many frames may be sent; 0: none, and signal or notices may wait.
     async fn turn(&mut self, signalled: impl Fn() -> bool) -> usize {
         while let Some(pace) = &mut self.pace {
             let opens = match pace.allows(tokio::time::Instant::now()) {
@@ -220,7 +277,10 @@ impl Stream {
                     let interrupted =
                         self.membership.seat.poll_interrupted(context, |c| self.is_interrupted(c));
                     if signalled() { Poll::Ready(()) } else { interrupted }
-                }) => return 1,
+                }) => {
+                    let control = self.membership.seat.control();
+                    return usize::from(self.is_interrupted(&control));
+                }
                 () = sleep_until(opens) => {}
             }
         }

@@ -1,5 +1,7 @@
+mod filters;
 mod live;
 mod model;
+mod notices;
 mod paced;
 mod standing;
 mod start;

@@ -11,6 +11,8 @@
 //! system's authorities where there is none. No text that this module makes holds a password or a part of one.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keywords;
 mod settings;
 mod sqlx;
@@ -36,6 +38,9 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What needs no escape in any part of a URL that [`Dsn`] prints.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The same of an address in brackets.
+const IN_BRACKETS: &AsciiSet = &ESCAPED.remove(b':');
 
 /// A database and how to connect to it. Every connection is made from one of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,7 +159,7 @@ impl fmt::Display for Dsn {
             let separator = if index == 0 { "" } else { "," };
             match host {
                 Host::Tcp { host, port } if host.contains(':') => {
-                    write!(f, "{separator}[{}]:{port}", host.replace('%', "%25"))?;
+                    write!(f, "{separator}[{}]:{port}", utf8_percent_encode(host, IN_BRACKETS))?;
                 }
                 Host::Tcp { host, port } => write!(f, "{separator}{}:{port}", escaped(host))?,
                 Host::Unix { dir, port } => {

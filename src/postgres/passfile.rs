@@ -37,7 +37,7 @@ pub(super) fn lookup(path: &Path, wanted: &Wanted<'_>) -> Option<Secret> {
     }
 }
 
-fn find(text: &str, wanted: &Wanted<'_>) -> Option<Secret> {
+pub(super) fn find(text: &str, wanted: &Wanted<'_>) -> Option<Secret> {
     let port = wanted.host.port().to_string();
     let dir;
     let host = match wanted.host {

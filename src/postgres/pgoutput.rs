@@ -7,6 +7,8 @@
 mod condense;
 mod decode;
 mod encode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod tuple;
 
 use bytes::Bytes;

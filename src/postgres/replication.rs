@@ -2,6 +2,8 @@
 //!
 //! Source: PostgreSQL documentation, "Streaming Replication Protocol". Commands are simple queries; text format only.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod long;
 mod message;
 mod query;

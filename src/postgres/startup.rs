@@ -4,6 +4,8 @@
 //! both and fails with the same errors.
 
 mod auth;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 
 use std::collections::HashMap;
 use std::io;

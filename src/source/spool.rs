@@ -193,3 +193,6 @@ fn corrupt() -> io::Error {
         "the spool of a transaction does not hold what was written to it",
     )
 }
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;

@@ -94,6 +94,8 @@ pub enum End {
     revoked,
     evicted,
     drained,
+    /// It took so little that what has no id was lost to it.
+    lagging,
     failed,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! docs/security.md names, for each threat, the test that shows its answer.
 
+mod emit;
 mod frames;
 mod page;
 mod parameters;

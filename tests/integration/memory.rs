@@ -20,6 +20,13 @@ const MIB: u64 = 1 << 20;
 /// What an allocator keeps, a task's stack and a batch on its way may take beside what is bounded.
 const SLACK: u64 = 24 * MIB;
 
+/// For what is to be more than a worker keeps. Streams hear of it while it reads millions of rows.
+const SMALL_WINDOW: [(&str, &str); 3] = [
+    ("WALCAST_SOURCE_MAX_TRANSACTION", "1MiB"),
+    ("WALCAST_REPLAY_MAX_MEMORY", "4MiB"),
+    ("WALCAST_HTTP_KEEPALIVE", "5s"),
+];
+
 /// A worker as a process of its own, and somebody in organization `o1`.
 struct Bench {
     app: TestApp,
@@ -134,8 +141,7 @@ async fn long_row(bytes: u64) {
 
 /// One transaction, beyond what is kept of it in memory.
 async fn long_transaction(rows: u64) {
-    let environment = [("WALCAST_SOURCE_MAX_TRANSACTION", "1MiB"), ("WALCAST_REPLAY_MAX_MEMORY", "4MiB")];
-    let bench = Bench::start(&environment).await;
+    let bench = Bench::start(&SMALL_WINDOW).await;
     let sql = format!(
         "insert into devices (id, organization_id, name, model, status)
            values ('d1', 'o1', 'Device', 'Model', 'ONLINE');
@@ -158,8 +164,7 @@ async fn organizations(count: u64) {
 
 /// A client that asks for everything and reads nothing.
 async fn deaf_client(events: u64) {
-    let environment = [("WALCAST_SOURCE_MAX_TRANSACTION", "1MiB"), ("WALCAST_REPLAY_MAX_MEMORY", "4MiB")];
-    let bench = Bench::start(&environment).await;
+    let bench = Bench::start(&SMALL_WINDOW).await;
     let (_socket, head, _) = bench.request("").send(bench.worker.address).await;
     assert_eq!(head.status, 200);
     let sql = format!(

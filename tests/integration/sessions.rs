@@ -173,9 +173,9 @@ async fn while_the_database_is_away_a_session_is_neither_good_nor_bad() {
     assert_eq!(status(&app, "sid=good-session").await, 200);
     for cut in [true, false] {
         if cut {
-            proxy.cut()
+            proxy.cut();
         } else {
-            proxy.black_hole()
+            proxy.black_hole();
         }
         for cookie in ["sid=good-session", "sid=unknown"] {
             let refused = request(cookie).fetch(app.address).await;

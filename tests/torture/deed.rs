@@ -47,6 +47,28 @@ struct Issue {
     category: String,
 }
 
+impl Expected {
+    /// A `data.sync` in its own place of the history: not to be filtered but by channel.
+    pub fn sync(reason: &str, channel: &'static str) -> Self {
+        Self {
+            organization: "*",
+            channel,
+            event_type: SYNC,
+            key: format!("{SYNC} {reason}"),
+            tags: Vec::new(),
+            only: None,
+            data: json!({}),
+        }
+    }
+
+    pub fn is_sync(&self) -> bool {
+        self.event_type == SYNC
+    }
+}
+
+/// The type of what tells that something can't be shown.
+pub const SYNC: &str = "data.sync";
+
 /// Statements and their events, in the order in which they happen.
 #[derive(Debug, Default)]
 pub struct Deed {
@@ -122,6 +144,32 @@ impl Author<'_> {
             _ => emit(&mut deed, organization, &marker),
         }
         deed
+    }
+
+    /// What takes a table as a whole, and so has a transaction of its own: it would wait for writers that wait for it.
+    pub fn of_a_table(&mut self) -> Deed {
+        match self.rng.u8(..3) {
+            0 => Deed {
+                sql: "truncate device_telemetry;".to_owned(),
+                events: vec![Expected::sync("truncated", "telemetry")],
+            },
+            1 => Deed {
+                sql: "truncate notifications;".to_owned(),
+                events: vec![Expected::sync("truncated", "notifications")],
+            },
+            // What is deleted while only the key is logged is of no organization that anybody could know.
+            _ if self.rows.properties.is_empty() => Deed::default(),
+            _ => {
+                let (id, ..) = self.rows.properties.remove(0);
+                Deed {
+                    sql: format!(
+                        "alter table properties replica identity default; delete from properties where id = '{id}';
+                         alter table properties replica identity full;"
+                    ),
+                    events: vec![Expected::sync("unroutable", "property")],
+                }
+            }
+        }
     }
 
     /// Whether this is the first time in the transaction.

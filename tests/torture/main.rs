@@ -4,7 +4,7 @@
 //! writers ─ SQL ─► Postgres ─ proxy ─► worker ─► readers ─┐
 //!    │               │    ▲ faults ▲      ▲               ├─► check: missed, duplicated, reordered, foreign, untold
 //!    └ expectations ─┼────────────────────┘               │
-//!                    └─ a slot of the judge's own: the order of commits
+//!                    └─ order: the judge's own slot, the order of commits
 //! ```
 //!
 //! Run by `scripts/torture`; docs/torture.md says what it shows. Decisions follow the seed, their timing the machine.
@@ -21,6 +21,7 @@
 mod check;
 mod deed;
 mod fault;
+mod order;
 #[allow(dead_code, reason = "each test binary uses its part of the bench")]
 #[path = "../integration/bench/proxy.rs"]
 mod proxy;
@@ -28,9 +29,10 @@ mod reader;
 mod report;
 mod writer;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -41,9 +43,10 @@ use walcast::cli::cluster::{Cluster, ClusterOptions};
 use walcast::config::Config;
 use walcast::postgres::dsn::Dsn;
 
-use check::{Committed, Ids, Verdict};
+use check::{Facts, Ids, Verdict};
 use deed::ORGANIZATIONS;
 use fault::{Fault, Victims};
+use order::Order;
 use proxy::Proxy;
 use reader::{Place, Reader, Spec};
 use report::Report;
@@ -57,13 +60,6 @@ const READERS: usize = 32;
 
 /// How long a stream may take to its end once nothing is broken any more.
 const PATIENCE: Duration = Duration::from_secs(90);
-
-/// The judge's slot: binary messages, of which only `Begin` is read (position of the commit, time, transaction).
-const ORDER: &str =
-    "select encode(substring(data from 2 for 8), 'hex'), encode(substring(data from 18 for 4), 'hex')
-     from pg_logical_slot_get_binary_changes('torture', null, null, 'proto_version', '1',
-       'publication_names', 'walcast', 'messages', 'true')
-     where get_byte(data, 0) = ascii('B')";
 
 fn main() -> ExitCode {
     check::proof::prove();
@@ -92,9 +88,9 @@ fn main() -> ExitCode {
 
 async fn run(seed: u64, length: Duration) -> Report {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut victims = prepare().await;
     let ledger = Ledger::new();
-    let writers: Vec<_> = (0..WRITERS)
+    let mut victims = prepare(ledger.clone()).await;
+    let mut writers: Vec<_> = (0..WRITERS)
         .map(|at| {
             tokio::spawn(writer::run(
                 victims.dsn.clone(),
@@ -104,11 +100,14 @@ async fn run(seed: u64, length: Duration) -> Report {
             ))
         })
         .collect();
+    let warden = writer::warden(victims.dsn.clone(), ledger.clone(), fastrand::Rng::with_seed(rng.u64(..)));
+    writers.push(tokio::spawn(warden));
     let readers: Vec<_> = (0..READERS)
         .map(|at| {
             let spec = spec(at);
             let (finish, told) = watch::channel(None);
-            let reader = Reader::new(spec.clone(), victims.address, fastrand::Rng::with_seed(rng.u64(..)));
+            let own = fastrand::Rng::with_seed(rng.u64(..));
+            let reader = Reader::new(spec.clone(), victims.address, own, victims.pressure.subscribe());
             (spec, finish, tokio::spawn(reader.run(told, PATIENCE)))
         })
         .collect();
@@ -132,19 +131,23 @@ async fn run(seed: u64, length: Duration) -> Report {
     for writer in writers {
         writer.await.expect("a writer");
     }
-    let history = history(&victims.dsn, &ledger).await;
+    let (history, facts) = victims.order.history(&victims.dsn, &ledger).await;
+    let facts = Facts { resets: victims.resets.clone(), floods: victims.floods.clone(), ..facts };
     let mut verdict = Verdict::default();
     let mut ids = Ids::default();
     let (mut opened, mut resumes, mut stalls) = (0, 0, 0);
     let mut running = Vec::new();
     for (spec, finish, task) in readers {
-        let last = history.iter().rev().find(|committed| spec.sees(&committed.event));
+        // What no role at the end is shown can't be waited for.
+        let role = facts.all_roles(&spec).last().copied();
+        let sees = |event| spec.selects(event) && spec.admits(event, role);
+        let last = history.iter().rev().find(|committed| sees(&committed.event));
         finish.send_replace(Some(last.map_or((0, 0), |committed| -> Place { (committed.lsn, 0) })));
         running.push((finish, task));
     }
     for (_finish, task) in running {
         let reader = task.await.expect("a reader");
-        check::judge(&reader, &history, &mut ids, &mut verdict);
+        check::judge(&reader, &history, &facts, &mut ids, &mut verdict);
         opened += reader.opened;
         resumes += reader.resumes;
         stalls += reader.stalls;
@@ -158,6 +161,7 @@ async fn run(seed: u64, length: Duration) -> Report {
         rolled_back: ledger.rolled_back.load(Ordering::Relaxed),
         savepoints: ledger.savepoints.load(Ordering::Relaxed),
         in_doubt: ledger.in_doubt.load(Ordering::Relaxed),
+        standings: facts.placed.len() as u64,
         readers: READERS as u64,
         opened,
         resumes,
@@ -168,7 +172,7 @@ async fn run(seed: u64, length: Duration) -> Report {
 }
 
 /// A cluster of the run's own, the domain in it, its rows, the judge's slot, a proxy, the worker.
-async fn prepare() -> Victims {
+async fn prepare(ledger: Arc<Ledger>) -> Victims {
     let settings =
         [("max_connections", "100"), ("max_wal_size", "4GB"), ("fsync", "off"), ("wal_writer_delay", "10ms")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -178,17 +182,16 @@ async fn prepare() -> Victims {
     let dsn = Dsn::parse(&url).expect("its URL");
     walcast::cli::migrate::run(&dsn, true).await.expect("migrations");
     walcast::cli::setup::apply(&Config::reference(), &dsn).await.expect("setup");
-    let mut rows = String::from(
-        "create schema torture; create table torture.ledger (number bigint primary key, xid text not null);
-         insert into users (id, name) values ('ann', 'Ann'), ('ben', 'Ben');",
-    );
+    let mut rows = String::from("insert into users (id, name) values ('ann', 'Ann'), ('ben', 'Ben');");
     for organization in ORGANIZATIONS {
         rows += &format!(
             "insert into organizations (id, name) values ('{organization}', '{organization}');
              insert into memberships (organization_id, user_id, role)
-               values ('{organization}', 'ann', 'employee'), ('{organization}', 'ben', 'admin');
+               values ('{organization}', 'ann', '{}'), ('{organization}', 'ben', '{}');
              insert into devices (id, organization_id, name, status)
-               values ('fixed-{organization}', '{organization}', 'Fixed', 'ONLINE');"
+               values ('fixed-{organization}', '{organization}', 'Fixed', 'ONLINE');",
+            Facts::first_role("ann"),
+            Facts::first_role("ben"),
         );
         for writer in 0..WRITERS {
             let lot = deed::lot(organization, writer);
@@ -200,8 +203,8 @@ async fn prepare() -> Victims {
     }
     let session = writer::connect(&dsn).await;
     session.batch_execute(&rows).await.expect("rows");
-    let slot = "select pg_create_logical_replication_slot('torture', 'pgoutput')";
-    session.batch_execute(slot).await.expect("the judge's slot");
+    session.batch_execute(order::LEDGER).await.expect("the ledger");
+    session.batch_execute(order::SLOT).await.expect("the judge's slot");
     let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], cluster.port()))).await;
     let address = fault::free_address().await;
     // Short, so that a network that swallows everything is noticed within the run.
@@ -210,13 +213,26 @@ async fn prepare() -> Victims {
         proxy.address
     );
     let worker = fault::spawn(&proxied, address);
-    Victims { cluster, dsn, url, proxy, proxied, address, worker }
+    Victims {
+        cluster,
+        dsn,
+        url,
+        proxy,
+        proxied,
+        address,
+        worker,
+        ledger,
+        order: Order::default(),
+        pressure: watch::Sender::new(0),
+        resets: Vec::new(),
+        floods: Vec::new(),
+    }
 }
 
 /// What the reader of this number asks for.
 fn spec(at: usize) -> Spec {
     let organization = ORGANIZATIONS[at % ORGANIZATIONS.len()];
-    let (user, role) = if at.is_multiple_of(3) { ("ann", "employee") } else { ("ben", "admin") };
+    let user = if at.is_multiple_of(3) { "ann" } else { "ben" };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let key = jsonwebtoken::EncodingKey::from_secret(JWT_SECRET.as_bytes());
     let claims = json!({ "sub": user, "exp": now + 86_400 });
@@ -225,7 +241,6 @@ fn spec(at: usize) -> Spec {
     let plain = Spec {
         organization,
         user,
-        role,
         path: native,
         query: String::new(),
         channels: None,
@@ -258,30 +273,4 @@ fn spec(at: usize) -> Spec {
             ..plain
         },
     }
-}
-
-/// All events that committed, in the order of their commits as the judge's slot has them.
-async fn history(dsn: &Dsn, ledger: &Ledger) -> Vec<Committed> {
-    let session = writer::connect(dsn).await;
-    let rows = session.query("select number, xid from torture.ledger", &[]).await.expect("the ledger");
-    let numbers: HashMap<u64, u64> = rows
-        .iter()
-        .map(|row| {
-            let (number, xid): (i64, String) = (row.get(0), row.get(1));
-            (xid.parse().expect("an id"), u64::try_from(number).expect("a number"))
-        })
-        .collect();
-    let mut committed = std::mem::take(&mut *ledger.committed.lock().expect("no writer panicked"));
-    let total = committed.clone();
-    let mut history = Vec::new();
-    for row in session.query(ORDER, &[]).await.expect("the order of commits") {
-        let hexadecimal = |at| u64::from_str_radix(row.get(at), 16).expect("a number");
-        let (lsn, xid) = (hexadecimal(0), hexadecimal(1));
-        let events = numbers.get(&xid).and_then(|number| committed.remove(number));
-        history.extend(events.into_iter().flatten().map(|event| Committed { lsn, event }));
-    }
-    committed.retain(|_, events| !events.is_empty());
-    assert!(committed.is_empty(), "committed, and not decoded by the server itself: {committed:?}");
-    *ledger.committed.lock().expect("no writer panicked") = total;
-    history
 }

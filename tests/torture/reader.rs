@@ -1,7 +1,7 @@
 //! Readers: streams that come, go, stall and resume, and write down all they see.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,7 +19,6 @@ pub type Place = (u64, u32);
 pub struct Spec {
     pub organization: &'static str,
     pub user: &'static str,
-    pub role: &'static str,
     pub path: &'static str,
     /// After `organizationId=…`.
     pub query: String,
@@ -31,8 +30,8 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Whether the stream is to see the event.
-    pub fn sees(&self, event: &Expected) -> bool {
+    /// Whether the stream asks for the event, whatever the role of its user.
+    pub fn selects(&self, event: &Expected) -> bool {
         let one_of =
             |names: &Option<Vec<&str>>, name: &str| names.as_ref().is_none_or(|names| names.contains(&name));
         let tagged = self.tag.as_ref().is_none_or(|(tag, wanted)| {
@@ -41,20 +40,36 @@ impl Spec {
         });
         (event.organization == self.organization || event.organization == "*")
             && one_of(&self.channels, event.channel)
-            && one_of(&self.types, event.event_type)
-            && tagged
-            && event.only.is_none_or(|only| only.contains(&self.user) || only.contains(&self.role))
+            && (event.is_sync() || (one_of(&self.types, event.event_type) && tagged))
     }
+
+    /// Whether its user with this role is to see the event.
+    pub fn admits(&self, event: &Expected, role: Option<&str>) -> bool {
+        event
+            .only
+            .is_none_or(|only| only.contains(&self.user) || role.is_some_and(|role| only.contains(&role)))
+    }
+}
+
+/// Microseconds since 1970, by the clock that the server has too.
+pub type Micros = i64;
+
+pub fn now() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
 }
 
 /// One thing that a stream saw.
 #[derive(Debug)]
 pub enum Seen {
     Connected {
-        asked: Option<String>,
+        asked: Option<Place>,
         at: Place,
         resumed: bool,
+        time: Micros,
     },
+    /// A keepalive's: all before it was written or filtered.
+    Position(Place),
     Event {
         id: String,
         place: Place,
@@ -66,9 +81,18 @@ pub enum Seen {
     Sync {
         reason: String,
         place: Place,
+        time: Micros,
     },
-    /// An answer that no stream should get.
-    Refused(String),
+    /// The stream ended: its user is no member any more.
+    Revoked {
+        time: Micros,
+    },
+    /// Another answer than a stream.
+    Refused {
+        head: String,
+        asked: Micros,
+        time: Micros,
+    },
 }
 
 /// So many half seconds without anything end a stream that has all.
@@ -85,13 +109,15 @@ pub struct Reader {
     pub opened: u64,
     pub resumes: u64,
     pub stalls: u64,
+    /// Grows when what stands still is to be left behind.
+    pressure: watch::Receiver<u64>,
     last: Option<String>,
     reached: Option<Place>,
     done: bool,
 }
 
 impl Reader {
-    pub fn new(spec: Spec, address: SocketAddr, rng: fastrand::Rng) -> Self {
+    pub fn new(spec: Spec, address: SocketAddr, rng: fastrand::Rng, pressure: watch::Receiver<u64>) -> Self {
         Self {
             spec,
             address,
@@ -100,6 +126,7 @@ impl Reader {
             opened: 0,
             resumes: 0,
             stalls: 0,
+            pressure,
             last: None,
             reached: None,
             done: false,
@@ -129,7 +156,7 @@ impl Reader {
             socket.set_recv_buffer_size(8 << 10)?;
         }
         let mut socket = socket.connect(self.address).await?;
-        let asked = self.last.clone();
+        let (asked, asked_at) = (self.last.clone(), now());
         let id = asked.as_ref().map_or_else(String::new, |id| format!("Last-Event-ID: {id}\r\n"));
         let Spec { path, organization, query, token, .. } = &self.spec;
         let request = format!(
@@ -140,11 +167,11 @@ impl Reader {
         let mut buffer = Vec::new();
         let head = block(&mut socket, &mut buffer, b"\r\n\r\n").await?;
         if !head.starts_with("HTTP/1.1 200 ") {
-            self.log.push(Seen::Refused(head));
+            self.log.push(Seen::Refused { head, asked: asked_at, time: now() });
             return Ok(());
         }
         let leaves = Instant::now() + Duration::from_millis(self.rng.u64(200..9000));
-        let mut asked = Some(asked);
+        let mut asked = Some(asked.as_deref().and_then(place));
         let mut quiet = 0;
         loop {
             let finishing = finish.borrow().is_some();
@@ -155,6 +182,13 @@ impl Reader {
             if finishing && self.reached >= *finish.borrow() && quiet >= QUIET {
                 self.done = true;
                 return Ok(());
+            }
+            if !finishing && self.pressure.has_changed().unwrap_or(false) {
+                self.pressure.mark_unchanged();
+                if self.rng.bool() {
+                    self.stalls += 1;
+                    sleep(Duration::from_millis(self.rng.u64(1500..2800))).await;
+                }
             }
             if !finishing && self.rng.u16(..600) == 0 {
                 self.stalls += 1;
@@ -173,7 +207,7 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, frame: &str, asked: &mut Option<Option<String>>) {
+    fn take(&mut self, frame: &str, asked: &mut Option<Option<Place>>) {
         let field = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name));
         let id = field("id: ").map(str::to_owned);
         let place = id.as_deref().and_then(place);
@@ -183,6 +217,7 @@ impl Reader {
             self.reached = self.reached.max(Some(at));
         }
         let Some(json) = field("data: ").and_then(|data| serde_json::from_str::<Value>(data).ok()) else {
+            self.log.extend(place.map(Seen::Position));
             return;
         };
         let text = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
@@ -192,12 +227,14 @@ impl Reader {
                 let resumed = json["resumed"] == true;
                 self.opened += 1;
                 self.resumes += u64::from(resumed);
-                self.log.push(Seen::Connected { asked, at, resumed });
+                self.log.push(Seen::Connected { asked, at, resumed, time: now() });
             }
             ("data.sync", _, Some(place)) => {
                 let reason = json["data"]["reason"].as_str().unwrap_or_default().to_owned();
-                self.log.push(Seen::Sync { reason, place });
+                self.log.push(Seen::Sync { reason, place, time: now() });
             }
+            ("access.revoked", ..) => self.log.push(Seen::Revoked { time: now() }),
+            ("keepalive" | "heartbeat" | "ping", _, Some(place)) => self.log.push(Seen::Position(place)),
             ("keepalive" | "heartbeat" | "ping" | "stale" | "fresh" | "presence_updated", ..) => {}
             (event_type, id, place) => self.log.push(Seen::Event {
                 id: id.unwrap_or_default(),
@@ -205,7 +242,7 @@ impl Reader {
                 organization: text("organizationId"),
                 key: key(event_type, &json["data"]),
                 frame: hash(frame),
-                data: json["data"].clone(),
+                data: without_pad(json),
             }),
         }
     }
@@ -217,10 +254,20 @@ pub fn place(id: &str) -> Option<Place> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
+/// What is judged of an event's data, without what only makes it long.
+fn without_pad(mut frame: Value) -> Value {
+    let mut data = frame["data"].take();
+    if let Some(fields) = data.as_object_mut() {
+        fields.remove("pad");
+    }
+    data
+}
+
+/// Of a long one its beginning and its length tell enough.
 fn hash(text: &str) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
+    (text.len(), text.get(..16 << 10).unwrap_or(text)).hash(&mut hasher);
     hasher.finish()
 }
 

@@ -15,6 +15,7 @@ pub struct Report {
     pub rolled_back: u64,
     pub savepoints: u64,
     pub in_doubt: u64,
+    pub standings: u64,
     pub readers: u64,
     pub opened: u64,
     pub resumes: u64,
@@ -25,8 +26,8 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Verdict { missed, duplicated, reordered, foreign, untold, wrong, delivered, told, evidence } =
-            &self.verdict;
+        let [missed, duplicated, reordered, foreign, untold, unfounded, wrong] = self.verdict.counts();
+        let Verdict { delivered, revoked, told, evidence, .. } = &self.verdict;
         for line in evidence {
             writeln!(f, "  {line}")?;
         }
@@ -38,16 +39,16 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "streams {} readers, {} opened, {} resumed, {} stalled, {delivered} events delivered",
+            "streams {} readers, {} opened, {} resumed, {} stalled, {revoked} revoked, {delivered} events delivered",
             self.readers, self.opened, self.resumes, self.stalls
         )?;
         let faults: Vec<_> = self.faults.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
         writeln!(f, "faults {}: {}", self.faults.values().sum::<u64>(), faults.join(", "))?;
         let told: BTreeMap<_, _> = told.iter().collect();
-        writeln!(f, "data.sync told {told:?}")?;
+        writeln!(f, "memberships and roles {} changes; data.sync told {told:?}", self.standings)?;
         write!(
             f,
-            "missed {missed}, duplicated {duplicated}, reordered {reordered}, foreign {foreign}, untold {untold}, wrong {wrong}"
+            "missed {missed}, duplicated {duplicated}, reordered {reordered}, foreign {foreign}, untold {untold}, unfounded {unfounded}, wrong {wrong}"
         )
     }
 }

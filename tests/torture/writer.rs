@@ -2,6 +2,8 @@
 //!
 //! A transaction leaves its number and its id in a table of the run's own. When a connection breaks inside `commit`,
 //! that table knows what the server made of it.
+//!
+//! Beside those that write rows there is one that takes memberships and roles, and gives them back.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,14 +13,37 @@ use std::time::Duration;
 use walcast::postgres::client::{self, Client};
 use walcast::postgres::dsn::Dsn;
 
-use super::deed::{Author, Expected, Rows};
+use serde_json::json;
+use tokio::sync::RwLock;
+
+use super::deed::{Author, Expected, ORGANIZATIONS, Rows};
+
+/// One in so many transactions takes a table as a whole.
+const WHOLE_TABLES: u32 = 250;
+
+/// Who has a role in an organization from a transaction on; none: is no member any more.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub organization: &'static str,
+    pub user: &'static str,
+    pub role: Option<&'static str>,
+}
+
+/// What a committed transaction did.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    pub events: Vec<Expected>,
+    pub standing: Option<Standing>,
+}
 
 /// What all writers share.
 pub struct Ledger {
     next: AtomicU64,
     pub stop: AtomicBool,
-    /// Events of committed transactions, by the number of the transaction.
-    pub committed: Mutex<HashMap<u64, Vec<Expected>>>,
+    /// Held to write: nobody else does.
+    pub gate: RwLock<()>,
+    /// Committed transactions by their number.
+    pub committed: Mutex<HashMap<u64, Done>>,
     pub rolled_back: AtomicU64,
     pub savepoints: AtomicU64,
     pub in_doubt: AtomicU64,
@@ -29,49 +54,153 @@ impl Ledger {
         Arc::new(Self {
             next: AtomicU64::new(1),
             stop: AtomicBool::new(false),
+            gate: RwLock::new(()),
             committed: Mutex::default(),
             rolled_back: AtomicU64::new(0),
             savepoints: AtomicU64::new(0),
             in_doubt: AtomicU64::new(0),
         })
     }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
-/// Writes until told to stop.
-pub async fn run(dsn: Dsn, ledger: Arc<Ledger>, writer: usize, mut rng: fastrand::Rng) {
-    let mut rows = Rows::default();
-    let mut session = None;
-    while !ledger.stop.load(Ordering::Relaxed) {
-        let number = ledger.next.fetch_add(1, Ordering::Relaxed);
-        let (sql, events, after) = compose(&ledger, &rows, writer, number, &mut rng);
-        let rolled_back = rng.u8(..10) == 0;
+/// A writer's session, and how its transactions come out.
+pub struct Hand {
+    dsn: Dsn,
+    ledger: Arc<Ledger>,
+    session: Option<Client>,
+}
+
+impl Hand {
+    pub const fn new(dsn: Dsn, ledger: Arc<Ledger>) -> Self {
+        Self { dsn, ledger, session: None }
+    }
+
+    /// One transaction; whether it committed.
+    pub async fn write(&mut self, number: u64, sql: &str, done: Done, rolled_back: bool) -> bool {
         let end = if rolled_back { "rollback" } else { "commit" };
         let sql = format!(
             "begin; {sql} insert into torture.ledger values ({number}, pg_current_xact_id()::text); {end};"
         );
-        let client = match session.take() {
+        let _gate = self.ledger.gate.read().await;
+        let client = match self.session.take() {
             Some(client) => client,
-            None => connect(&dsn).await,
+            None => connect(&self.dsn).await,
         };
         let committed = match client.batch_execute(&sql).await {
             Ok(()) => {
-                session = Some(client);
+                self.session = Some(client);
                 !rolled_back
             }
             // A deed that the server refuses is a mistake of the test.
             Err(error) if refused(&error) => panic!("{error:?} in {sql}"),
             Err(_) => {
-                ledger.in_doubt.fetch_add(1, Ordering::Relaxed);
-                outcome(&dsn, number).await
+                self.ledger.in_doubt.fetch_add(1, Ordering::Relaxed);
+                outcome(&self.dsn, number).await
             }
         };
         if committed {
-            rows = after;
-            ledger.committed.lock().expect("no writer panicked").insert(number, events);
+            self.ledger.committed.lock().expect("no writer panicked").insert(number, done);
         } else {
-            ledger.rolled_back.fetch_add(1, Ordering::Relaxed);
+            self.ledger.rolled_back.fetch_add(1, Ordering::Relaxed);
+        }
+        committed
+    }
+
+    /// One transaction of this one thing, again and again until it has committed.
+    async fn insist(&mut self, sql: &str, done: &Done) {
+        while !self.write(self.ledger.number(), sql, done.clone(), false).await {}
+    }
+}
+
+/// Writes until told to stop.
+pub async fn run(dsn: Dsn, ledger: Arc<Ledger>, writer: usize, mut rng: fastrand::Rng) {
+    let mut rows = Rows::default();
+    let mut hand = Hand::new(dsn, ledger.clone());
+    while !ledger.stop.load(Ordering::Relaxed) {
+        let number = ledger.number();
+        let (sql, events, after) = compose(&ledger, &rows, writer, number, &mut rng);
+        let rolled_back = rng.u8(..10) == 0;
+        if hand.write(number, &sql, Done { events, standing: None }, rolled_back).await {
+            rows = after;
         }
         tokio::time::sleep(Duration::from_millis(rng.u64(10..90))).await;
+    }
+}
+
+/// Takes memberships of the readers' users and gives them back, and changes their roles, until told to stop; then
+/// everybody is a member.
+pub async fn warden(dsn: Dsn, ledger: Arc<Ledger>, mut rng: fastrand::Rng) {
+    let mut hand = Hand::new(dsn, ledger.clone());
+    while !ledger.stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(rng.u64(500..2500))).await;
+        let organization = rng.choice(ORGANIZATIONS).unwrap_or("north");
+        let user = rng.choice(["ann", "ben"]).unwrap_or("ann");
+        let role = rng.choice(["admin", "manager", "employee", "member"]).unwrap_or("member");
+        let place = format!("organization_id = '{organization}' and user_id = '{user}'");
+        let done = |role, event_type: Option<&'static str>| Done {
+            events: event_type
+                .map(|event_type| membership(event_type, organization, user))
+                .into_iter()
+                .collect(),
+            standing: Some(Standing { organization, user, role }),
+        };
+        if rng.u8(..3) == 0 {
+            hand.insist(
+                &format!("delete from memberships where {place};"),
+                &done(None, Some("member.leave")),
+            )
+            .await;
+            tokio::time::sleep(Duration::from_millis(rng.u64(100..4000))).await;
+            let back = format!(
+                "insert into memberships (organization_id, user_id, role) values ('{organization}', '{user}', '{role}');"
+            );
+            hand.insist(&back, &done(Some(role), Some("member.join"))).await;
+        } else {
+            let change = format!("update memberships set role = '{role}' where {place};");
+            hand.insist(&change, &done(Some(role), None)).await;
+        }
+    }
+}
+
+fn membership(event_type: &'static str, organization: &'static str, user: &str) -> Expected {
+    Expected {
+        organization,
+        channel: "members",
+        event_type,
+        key: format!("{event_type} {user}"),
+        tags: Vec::new(),
+        only: None,
+        data: json!({}),
+    }
+}
+
+/// More than the window holds, of one organization, at once.
+pub async fn flood(dsn: Dsn, ledger: Arc<Ledger>, organization: &'static str) {
+    /// Near `journal.max_event`, and together twice `replay.max_memory`.
+    const EVENT_BYTES: usize = 800_000;
+    const EVENTS: usize = 20;
+    let mut hand = Hand::new(dsn, ledger.clone());
+    for _ in 0..EVENTS {
+        let number = ledger.number();
+        let marker = format!("t{number}-flood");
+        let sql = format!(
+            "select walcast.emit('{organization}', 'torture',
+               jsonb_build_object('marker', '{marker}', 'pad', repeat('x', {EVENT_BYTES})));"
+        );
+        let event = Expected {
+            organization,
+            channel: "custom",
+            event_type: "torture",
+            key: format!("torture {marker}"),
+            tags: Vec::new(),
+            only: None,
+            data: json!({ "marker": marker }),
+        };
+        hand.write(number, &sql, Done { events: vec![event], standing: None }, false).await;
     }
 }
 
@@ -84,6 +213,11 @@ fn compose(
     rng: &mut fastrand::Rng,
 ) -> (String, Vec<Expected>, Rows) {
     let (mut sql, mut events, mut rows) = (String::new(), Vec::new(), before.clone());
+    if rng.u32(..WHOLE_TABLES) == 0 {
+        let deed =
+            Author { rng, rows: &mut rows, writer, number, count: 0, touched: Vec::new() }.of_a_table();
+        return (deed.sql, deed.events, rows);
+    }
     let deeds = rng.u32(1..7);
     let (mut count, mut touched) = (0, Vec::new());
     for _ in 0..deeds {

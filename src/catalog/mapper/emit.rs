@@ -118,18 +118,20 @@ impl Verifier {
         let (signature, rest) = content.split_first_chunk::<64>().ok_or(Refusal::Unsigned)?;
         let json = rest.strip_prefix(b" ").ok_or(Refusal::Unsigned)?;
         let signature = decode_hex(signature).ok_or(Refusal::Unsigned)?;
-        let inner = Sha256::new()
-            .chain_update(secret)
-            .chain_update(itoa::Buffer::new().format(xid))
-            .chain_update(b":")
-            .chain_update(json)
-            .finalize();
-        let right = Sha256::new().chain_update(secret).chain_update(inner).finalize();
+        let right = digest(secret, xid, json);
         let difference = right.iter().zip(&signature).fold(0, |seen, (a, b)| seen | (a ^ b));
         if difference != 0 || signature.len() != right.len() {
             return Err(Refusal::Unsigned);
         }
         std::str::from_utf8(json).map_err(|_| Refusal::Malformed)
+    }
+
+    /// What `walcast.emit` writes for this JSON.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn sign(&self, xid: u32, json: &[u8]) -> Vec<u8> {
+        let digest = digest(self.secret.as_deref().unwrap_or_default(), xid, json);
+        let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        [digits.as_bytes(), b" ", json].concat()
     }
 
     pub(super) fn read<'a>(
@@ -174,6 +176,16 @@ impl Verifier {
             data: message.data.get(),
         })
     }
+}
+
+fn digest(secret: &[u8], xid: u32, json: &[u8]) -> [u8; 32] {
+    let inner = Sha256::new()
+        .chain_update(secret)
+        .chain_update(itoa::Buffer::new().format(xid))
+        .chain_update(b":")
+        .chain_update(json)
+        .finalize();
+    Sha256::new().chain_update(secret).chain_update(inner).finalize().into()
 }
 
 impl Compiled {

@@ -385,11 +385,11 @@ impl Frame {
     /// no new one.
     fn write_previous(&mut self, path: &str, source: &mut DataSource<'_, '_>) {
         let view = source.view;
-        let start = self.out.len();
         if view.row.operation() != Operation::Update {
             self.out.extend_from_slice(b"null");
             return;
         }
+        let (start, named, withheld) = (self.out.len(), self.unchanged.len(), self.withheld);
         self.out.extend_from_slice(b"{");
         for (position, column) in view.bound.published() {
             match view.row.changed(position) {
@@ -398,6 +398,9 @@ impl Frame {
                 None => {
                     source.trouble.unlogged(view);
                     self.out.truncate(start);
+                    // Nothing of it counts, or the event would be called too large for what it does not hold.
+                    self.unchanged.truncate(named);
+                    self.withheld = withheld;
                     self.out.extend_from_slice(b"null");
                     return;
                 }

@@ -1,5 +1,7 @@
 //! JSON strings.
 
+use std::borrow::Cow;
+
 use bytes::BytesMut;
 
 /// A word of eight bytes, each `byte`.
@@ -8,11 +10,16 @@ const fn splat(byte: u8) -> u64 {
 }
 
 /// Appends `text` as a JSON string, escaped as PostgreSQL's `escape_json` does: the short forms it knows, `\u00xx`
-/// for the other control characters, and nothing else. Bytes that are not UTF-8 go through as they are.
+/// for the other control characters, and nothing else. What is not UTF-8 is replaced: a UTF-8 database hands out what it
+/// holds unseen, damaged text too.
 pub fn encode_string(text: &[u8], out: &mut BytesMut) {
+    let text = match std::str::from_utf8(text) {
+        Ok(_) => Cow::Borrowed(text),
+        Err(_) => Cow::Owned(String::from_utf8_lossy(text).into_owned().into_bytes()),
+    };
     out.reserve(text.len() + 2);
     out.extend_from_slice(b"\"");
-    let mut rest = text;
+    let mut rest = &*text;
     while let Some(at) = first_escaped(rest) {
         let Some((plain, [byte, tail @ ..])) = rest.split_at_checked(at) else {
             break;
@@ -94,6 +101,11 @@ mod tests {
                 .collect::<Vec<_>>()
         );
         assert_eq!(string("\u{2028}é😀".as_bytes()), "\"\u{2028}é😀\"".as_bytes());
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_replaced() {
+        assert_eq!(string(b"a\xff\"\xc3"), "\"a\u{fffd}\\\"\u{fffd}\"".as_bytes());
     }
 
     #[test]

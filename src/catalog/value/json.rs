@@ -43,7 +43,7 @@ fn skip_digits(text: &[u8]) -> &[u8] {
 /// Appends json as it is, line breaks overwritten by spaces: outside strings they are white space, inside they
 /// can't be. None for what is not JSON; a cast without a function can put anything into a json column.
 pub(super) fn encode_json(text: &[u8], out: &mut BytesMut) -> Option<()> {
-    serde_json::from_slice::<IgnoredAny>(text).ok()?;
+    serde_json::from_str::<IgnoredAny>(std::str::from_utf8(text).ok()?).ok()?;
     let start = out.len();
     out.extend_from_slice(text);
     let copy = out.get_mut(start..)?;
@@ -96,6 +96,7 @@ mod tests {
         for broken in ["", "{", "[1,]", "nul", "\"a\nb\"", "1 2", "{\"a\":1}}"] {
             assert_eq!(encode_json(broken.as_bytes(), &mut BytesMut::new()), None, "{broken}");
         }
+        assert_eq!(encode_json(b"\"\xff\"", &mut BytesMut::new()), None, "not UTF-8");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Reads `text/event-stream` (WHATWG HTML, 9.2.6 "Interpreting an event stream"), however it is cut into pieces.
 
-/// A line longer than this is no event of ours: the reader gives up rather than hold it.
-const MAX_LINE_BYTES: usize = 64 << 20;
+/// What is longer than this is no event of ours: the reader gives up rather than hold it.
+const MAX_EVENT_BYTES: usize = 64 << 20;
 
 /// What a blank line dispatched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,8 +13,8 @@ pub(in crate::cli) struct Frame {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("a line of the stream is longer than 64 MiB")]
-pub(in crate::cli) struct LineTooLong;
+#[error("an event of the stream is longer than 64 MiB")]
+pub(in crate::cli) struct EventTooLong;
 
 /// The state between two pieces.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl Reader {
     }
 
     /// Takes a piece; gives what it completed.
-    pub(in crate::cli) fn push(&mut self, piece: &[u8]) -> Result<Vec<Frame>, LineTooLong> {
+    pub(in crate::cli) fn push(&mut self, piece: &[u8]) -> Result<Vec<Frame>, EventTooLong> {
         let mut frames = Vec::new();
         for byte in piece {
             match byte {
@@ -52,8 +52,9 @@ impl Reader {
                 }
                 _ => {
                     self.after_cr = false;
-                    if self.line.len() == MAX_LINE_BYTES {
-                        return Err(LineTooLong);
+                    // However many lines it comes in.
+                    if self.line.len() + self.data.as_ref().map_or(0, String::len) >= MAX_EVENT_BYTES {
+                        return Err(EventTooLong);
                     }
                     self.line.push(*byte);
                 }
@@ -130,6 +131,14 @@ mod tests {
             prop_assert_eq!(frames, expected());
             prop_assert_eq!(reader.retry_millis(), Some(2000));
         }
+    }
+
+    #[test]
+    fn an_event_without_an_end_is_given_up() {
+        let mut reader = Reader::default();
+        let line = [&b"data:"[..], &[b'x'; 1 << 20], b"\n"].concat();
+        let pushes = (0..100).take_while(|_| reader.push(&line).is_ok()).count();
+        assert_eq!(pushes, 63, "MiB that were kept");
     }
 
     #[test]

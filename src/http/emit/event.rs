@@ -3,6 +3,7 @@
 //! What `walcast.emit` would refuse is refused here first, in the words of HTTP. Names are checked for being known and
 //! for being there once: of two equal ones a reader between would see another than we do.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Deserialize;
@@ -76,11 +77,12 @@ fn name(field: &str, raw: &RawValue) -> Result<String, Wrong> {
 fn read_tags(raw: &RawValue) -> Result<String, Wrong> {
     const FORM: &str = "tags: must be an object of names with strings, numbers, booleans or null";
     let object: Object<'_> = serde_json::from_str(raw.get()).map_err(|_| FORM.to_owned())?;
-    for (at, (tag, value)) in object.0.iter().enumerate() {
+    let mut seen = BTreeSet::new();
+    for (tag, value) in &object.0 {
         if !is_name(tag) {
             return Err(format!("tags: a name must be {NAMES}"));
         }
-        if object.0.iter().skip(at + 1).any(|(other, _)| other == tag) {
+        if !seen.insert(tag) {
             return Err(format!("tags: {tag} is given more than once"));
         }
         match serde_json::from_str(value.get()) {

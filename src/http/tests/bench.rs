@@ -18,6 +18,7 @@ use crate::hub::Hub;
 use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::Lsn;
+use crate::presence::Presence;
 use crate::source::Visible;
 use crate::telemetry::{Freshness, Metrics, Phase, Readiness};
 
@@ -84,6 +85,7 @@ impl Bench {
         journals.reset(EPOCH, Lsn::new(START));
         let now = Arc::new(Now { journals: Arc::clone(&journals), pinned: Mutex::default() });
         let hub = Hub::new(Arc::clone(&journals));
+        let presence = Presence::new(Arc::clone(&hub), config.presence.grace);
         let readiness = Readiness::new();
         readiness.enter(Phase::Live);
         let metrics = Metrics::new(&readiness);
@@ -100,6 +102,7 @@ impl Bench {
                 vocabulary: Vocabulary::new(["issues", "lots"], ["priority", "status"], &config.channels),
                 hub: Arc::clone(&hub),
                 visibility: Arc::clone(&now) as Arc<dyn Visibility>,
+                presence: Arc::clone(&presence),
                 readiness: readiness.clone(),
                 freshness: freshness.clone(),
                 metrics: metrics.clone(),
@@ -108,10 +111,16 @@ impl Bench {
         let server = server.await?;
         let (address, admin, state) = (server.address(), server.admin_address(), Arc::clone(&server.state));
         let (shutdown, asked) = oneshot::channel();
-        let running = tokio::spawn(server.run(async {
-            // A bench that is dropped stops its server too.
-            let _ = asked.await;
-        }));
+        let running = tokio::spawn(async move {
+            let stopping = async {
+                // A bench that is dropped stops its server too.
+                let _ = asked.await;
+            };
+            tokio::select! {
+                () = server.run(stopping) => {}
+                () = presence.run() => {}
+            }
+        });
         Ok(Self {
             address,
             admin,

@@ -21,7 +21,10 @@ impl Client {
     }
 
     pub(super) async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: walcast.example.com\r\n");
+        let mut request = format!("{method} {path} HTTP/1.1\r\n");
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request.push_str("host: walcast.example.com\r\n");
+        }
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -11,9 +11,12 @@ use tokio::time::sleep;
 use super::bench::{Bench, frame, now, sign, token};
 use super::client::{Client, timeless};
 use crate::catalog::OrganizationId;
+use crate::http::Vocabulary;
 use crate::http::delivery::{self, Admitted};
+use crate::http::endpoint::Endpoint;
 use crate::http::expiry::{Expiry, renew};
 use crate::http::keepalive::Keepalive;
+use crate::http::registry::Entry;
 use crate::hub::{Filter, Start, StreamHandle, Subscription};
 use crate::postgres::Lsn;
 
@@ -43,10 +46,14 @@ async fn open(bench: &Bench, expires_at: u64, start: Start) -> Open {
     let stream = bench.hub.open(subscription).await;
     let handle = stream.handle();
     let expiry = Expiry::new(expires_at);
+    let id = bench.state.registry.new_id();
+    let endpoint = Endpoint::all(&Vocabulary::default(), &[], &[]).unwrap().remove(0);
+    let present = bench.state.services.presence.enter(&handle);
+    let entry = Entry { handle: handle.clone(), endpoint, expiry: Arc::clone(&expiry), _present: present };
     let admitted = Admitted {
         first: Vec::new(),
+        registered: bench.state.registry.register(id, entry),
         stream,
-        organization,
         expiry: Arc::clone(&expiry),
         keepalive: Arc::new(Keepalive::Comment),
         permit: bench.state.limits.admit(IpAddr::from([127, 0, 0, 1])).unwrap(),

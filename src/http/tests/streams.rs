@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::bench::{Bench, EPOCH, frame, token};
 use super::client::dateless;
+use crate::http::registry::ConnectionId;
 use crate::postgres::Lsn;
 
 #[tokio::test]
@@ -29,7 +30,7 @@ async fn the_first_frame_says_where_the_stream_starts() {
     );
     let connected = client.frame().await;
     let id = connected.split("\"connectionId\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
-    assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
+    assert!(id.parse::<ConnectionId>().is_ok(), "{id}");
     let fields = format!(
         "\"connectionId\":\"{id}\",\"clientId\":\"{id}\",\"organizationId\":\"a\",\
          \"organization\":{{\"id\":\"a\",\"name\":null,\"role\":\"manager\"}},\

@@ -69,6 +69,11 @@ async fn a_ticket_is_given_to_whom_a_token_or_a_cookie_names_and_never_kept_by_a
     assert_eq!(status(&bench.ask("GET", PATH, &[("authorization", &bearer)]).await), "405");
     let allowed = bench.ask("OPTIONS", PATH, &[]).await;
     assert!(allowed.contains("\r\nallow: POST, OPTIONS\r\n"), "{allowed}");
+    let preflight = bench.ask("OPTIONS", PATH, &[("origin", "https://app.example.com")]).await;
+    assert!(
+        preflight.contains("\r\naccess-control-allow-methods: ") && preflight.contains("POST"),
+        "{preflight}"
+    );
 }
 
 #[tokio::test]
@@ -152,7 +157,7 @@ async fn a_request_for_a_ticket_says_what_it_wants_in_json_or_nothing() {
         (json, r#"{"organization":"a"}"#, "400"),
         (json, "[]", "400"),
         (json, "organizationId=a", "400"),
-        (json, &long, "400"),
+        (json, &long, "413"),
         ("text/plain", "{}", "415"),
         ("application/x-www-form-urlencoded", "organizationId=a", "415"),
     ] {

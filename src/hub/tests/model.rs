@@ -261,7 +261,7 @@ impl World {
                 assert!(id.place() <= (self.journals.head(), 0).max(floor));
                 id.place()
             }
-            Some(Batch::End(_)) => panic!("nobody ended it"),
+            Some(Batch::End(_) | Batch::Notices(_)) => panic!("nobody ended it, nobody told it anything"),
         };
         drop(owed);
         let reader = &mut self.readers[number];

@@ -26,13 +26,27 @@ const LONG_BYTES: usize = 1 << 20;
 pub struct ReplicationStream {
     wire: Wire,
     keep: LongMessages,
+    /// Messages above it are read as they arrive.
+    long_bytes: usize,
     /// The message that is being read as it arrives.
     long: Option<LongMessage>,
 }
 
 impl ReplicationStream {
     pub(super) const fn new(wire: Wire, keep: LongMessages) -> Self {
-        Self { wire, keep, long: None }
+        Self { wire, keep, long_bytes: LONG_BYTES, long: None }
+    }
+
+    /// As if messages above `bytes` were long.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn reading_above(self, bytes: usize) -> Self {
+        Self { long_bytes: bytes, ..self }
+    }
+
+    /// As if the server had sent this.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn receive(&mut self, bytes: &[u8]) {
+        self.wire.input().extend_from_slice(bytes);
     }
 
     /// Waits for the next message.
@@ -62,7 +76,7 @@ impl ReplicationStream {
     /// What is here whole, or, of a long message, what was kept.
     fn take(&mut self) -> Result<Option<Taken>, StreamError> {
         if self.long.is_none()
-            && let Some(length) = self.wire.open_long(LONG_BYTES)?
+            && let Some(length) = self.wire.open_long(self.long_bytes)?
         {
             self.long = Some(LongMessage::new(length, self.keep));
         }

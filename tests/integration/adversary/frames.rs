@@ -7,7 +7,7 @@ use crate::bench::eventually;
 use crate::bench::sse::Frame;
 
 /// What ends lines, fields, strings or documents for somebody.
-const HOSTILE: [&str; 12] = [
+pub(super) const HOSTILE: [&str; 12] = [
     "a\r\n\r\ndata: {\"type\":\"injected\"}\n\nid: 1\n\n",
     "\nevent: injected\n",
     "\rretry: 0\r\r",
@@ -28,7 +28,7 @@ fn literal(text: &str) -> String {
 }
 
 /// A frame that is one event and nothing else.
-fn assert_whole(frame: &Frame) {
+pub(super) fn assert_whole(frame: &Frame) {
     let lines: Vec<_> = frame.raw.split('\n').collect();
     assert_eq!(lines.len(), 4, "id, data, and an empty line: {:?}", frame.raw);
     assert!(lines[0].starts_with("id: ") && lines[1].starts_with("data: {"), "{:?}", frame.raw);

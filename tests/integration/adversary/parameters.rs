@@ -90,7 +90,7 @@ async fn nothing_is_too_long_to_be_refused() {
         let answer = native(&query).bearer(&member.token).fetch(app.address).await;
         assert!(matches!(answer.error().0, 400 | 403), "{query:.60}: {}", answer.head.status);
     }
-    let many = format!("organizationId=o1&status={}", "x,".repeat(5000));
+    let many = format!("organizationId=o1&status={}", "x,".repeat(200));
     assert_eq!(Stream::open(app.address, native(&many).bearer(&member.token)).await.head.status, 200);
     // What does not fit is refused before it is read to its end.
     let target = format!("/api/realtime/stream?organizationId={}", "a".repeat(40_000));

@@ -106,8 +106,8 @@ impl Stream {
         }
     }
 
-    /// The next event of a row: `connected`, keepalives, comments and how old it all is (on a busy machine) are passed
-    /// over, `data.sync` is not.
+    /// The next event of a row: `connected`, presence, keepalives, comments and how old it all is (on a busy machine)
+    /// are passed over, `data.sync` is not.
     #[track_caller]
     pub fn event(&mut self) -> impl Future<Output = Frame> + '_ {
         let caller = std::panic::Location::caller();
@@ -115,8 +115,11 @@ impl Stream {
             loop {
                 match self.frame().await {
                     Some(frame) => match frame.event_type().as_deref() {
-                        None | Some("connected" | "keepalive" | "heartbeat" | "ping" | "stale" | "fresh") => {
-                        }
+                        None
+                        | Some(
+                            "connected" | "keepalive" | "heartbeat" | "ping" | "stale" | "fresh"
+                            | "presence_updated",
+                        ) => {}
                         Some(_) => return frame,
                     },
                     None => panic!("the stream ended while an event was awaited at {caller}"),

@@ -155,6 +155,16 @@ fn an_event_above_the_limit_goes_without_its_data() {
 }
 
 #[test]
+fn old_values_that_were_given_up_do_not_make_an_event_too_large() {
+    let text = catalog("previous = { previous = true }");
+    let mut bench = Bench::with(SCHEMA, &text, ReplicaIdentity::Full, 200);
+    let old = format!("b1|o1|10|4|{}|~|∅|∅", "x".repeat(300));
+    let change = bench.update("bays", &old, "b1|o1|10|4|short|{}|∅|∅");
+    assert_eq!(bench.data(change), r#"{"previous":null}"#);
+    assert_eq!(bench.mapper.counters().oversize, 0);
+}
+
+#[test]
 fn a_column_that_is_gone_is_null_and_a_problem_until_it_is_back() {
     let mut bench = bench("id = \"id\"\nnote = \"note\"\nloud = { expr = \"new.note\" }");
     let whole = Arc::clone(bench.relation("bays"));
