@@ -183,9 +183,6 @@ impl Stream {
             tokio::task::yield_now().await;
         }
         loop {
-            if let Some(signal) = signal() {
-                return Err(signal);
-            }
             if std::mem::take(&mut self.gave_frames)
                 && let Some(batch) = self.take_notices()
             {
@@ -196,6 +193,9 @@ impl Stream {
                 Some(_) => Box::pin(self.turn(|| signal().is_some())).await,
                 None => usize::MAX,
             };
+            if let Some(signal) = signal() {
+                return Err(signal);
+            }
             if most == 0 {
                 match self.take_notices() {
                     Some(batch) => return Ok(batch),
@@ -262,8 +262,8 @@ impl Stream {
         poll_fn(|context| self.membership.seat.poll_ended(context)).await
     }
 
-    /// Waits for the stream's turn to send, or for what does not wait for it: its end, a new history, a signal, notices.
-    /// How many frames may be sent; 0: none, and signal or notices may wait.
+    /// Waits for the stream's turn to send, or for what does not wait for it: a signal, its end, a new history, notices.
+    /// How many frames may be sent; 0: none, and something else may wait.
     async fn turn(&mut self, signalled: impl Fn() -> bool) -> usize {
         while let Some(pace) = &mut self.pace {
             let opens = match pace.allows(tokio::time::Instant::now()) {
