@@ -80,7 +80,7 @@ fn counts(log: Vec<Seen>, facts: &Facts) -> [u64; 7] {
 
 fn missed_duplicated_reordered() {
     let is = |log: Vec<Seen>, expected: [u64; 7], what: &str| {
-        assert_eq!(counts(log, &facts()), expected, "{what}")
+        assert_eq!(counts(log, &facts()), expected, "{what}");
     };
     let end = || sync("truncated", 60);
     let all = || vec![opened(10), event(10), event(20), event(30), event(40), end()];
