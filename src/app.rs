@@ -39,7 +39,7 @@ use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::Dsn;
 use crate::presence::Presence;
-use crate::source::{Visibility, WalSource};
+use crate::source::{Kind, Source, Visibility};
 use crate::telemetry::{Freshness, Metrics, Readiness};
 use canary::{Canary, Keeper};
 use housekeeping::Housekeeping;
@@ -221,14 +221,19 @@ impl Worker {
             freshness,
             metrics,
         } = self;
-        let mirror = Arc::new(Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0));
+        let mirror = Arc::new(
+            Mirror::new(prepared.mirror_specs.clone(), config.mirror.max_memory.0).following(prepared.source),
+        );
         // Set once: this is the only place.
         let _ = memberships.set(Memberships::new(&config.access, &prepared.mirror_specs, &mirror)?);
-        let emits = Emitter::new(&dsn, Arc::clone(&prepared.compiled), true, readiness.clone());
+        visibility.follow(prepared.source);
+        let in_log = prepared.source == Kind::Wal;
+        let emits = Emitter::new(&dsn, Arc::clone(&prepared.compiled), in_log, readiness.clone());
         let _ = emitter.set(Arc::new(emits));
         let tables = watch::tables(&prepared.compiled, &prepared.mirror_specs, &prepared.schema);
         let read = tables.iter().map(|(table, _)| table.clone()).collect();
-        let watch = Watch::new(&config, dsn.clone(), tables, readiness.clone(), metrics.clone());
+        let watch =
+            Watch::new(&config, prepared.source, dsn.clone(), tables, readiness.clone(), metrics.clone());
         let mapper = Mapper::new(
             prepared.compiled,
             Arc::new(prepared.schema.types),
@@ -239,6 +244,7 @@ impl Worker {
         let canary = Arc::new(Canary::new());
         let keeper = Keeper {
             canary: Arc::clone(&canary),
+            source: prepared.source,
             dsn: dsn.clone(),
             config: config.canary,
             readiness: readiness.clone(),
@@ -247,7 +253,7 @@ impl Worker {
         };
         let visible = keep_visible(Arc::clone(&visibility), Arc::clone(&journals));
         let parts = Parts {
-            source: WalSource::new(&config.source, &config.replay, dsn.clone()).of_tables(read),
+            source: Source::new(prepared.source, &config, dsn.clone(), read),
             signals: watch.signals(),
             judge: Judge::new(hub, memberships, Arc::clone(&presence)),
             dsn,

@@ -31,6 +31,7 @@ pub use row::MirrorRow;
 use crate::postgres::Lsn;
 use crate::postgres::pgoutput::Relation;
 use crate::postgres::schema::TableName;
+use crate::source::Kind;
 use apply::Binding;
 use table::Rows;
 
@@ -69,6 +70,8 @@ pub enum MirrorError {
 pub struct Mirror {
     tables: Vec<Table>,
     max_bytes: u64,
+    /// Whose positions the barrier is one of.
+    source: Kind,
     memory: AtomicU64,
     /// What the stream has yet to pass; none before a load, and after the barrier.
     joining: Mutex<Joining>,
@@ -109,9 +112,16 @@ impl Mirror {
         Self {
             tables: specs.into_iter().map(Table::new).collect(),
             max_bytes,
+            source: Kind::Wal,
             memory: AtomicU64::new(0),
             joining: Mutex::default(),
         }
+    }
+
+    /// To be kept by a source of this kind, which is the log unless said.
+    #[must_use]
+    pub fn following(self, source: Kind) -> Self {
+        Self { source, ..self }
     }
 
     /// The mirrored table of that name.

@@ -16,6 +16,7 @@ pub(crate) mod fuzzing;
 mod lsn;
 mod passfile;
 pub mod pgoutput;
+pub mod record;
 pub mod replication;
 pub mod schema;
 mod socket;

@@ -6,17 +6,22 @@
 //!   └── status ◄── confirmable() ◄── Timeline ◄── processed ◄──┘ by calling next() again
 //! ```
 //!
-//! A source yields [`SourceItem`]s. It knows no organization and gives rows no meaning. [`WalSource`] reads a
-//! replication slot; whatever the server does it keeps trying, and says so in the items it yields.
+//! A [`Source`] yields [`SourceItem`]s. It knows no organization and gives rows no meaning. [`WalSource`] reads a
+//! replication slot, [`OutboxSource`] a table that triggers write, with positions of its own that serve as LSNs do:
+//! bytes of one history. Whatever the server does they keep trying, and say so in the items they yield.
 
+mod any;
 mod assembler;
 mod backoff;
 mod confirm;
 mod connect;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod heartbeat;
 mod item;
+mod kind;
 mod link;
+mod outbox;
 mod policy;
 mod progress;
 mod publication;
@@ -29,13 +34,16 @@ mod visibility;
 mod wal;
 pub mod watch;
 
+pub use any::Source;
 pub use assembler::{AssembleError, Violation};
 pub use backoff::Backoff;
 pub use item::{Identity, ResetReason, SourceItem};
-pub use policy::{ErrorKind, SourceError, sqlstate};
+pub use kind::{Kind, Prospects};
+pub use outbox::OutboxSource;
+pub use policy::{ErrorKind, Fatal, SourceError, sqlstate};
 pub use relations::{CANARY_PREFIX, EMIT_PREFIX};
 pub use snapshot::{InvalidSnapshot, Snapshot};
 pub use spool::Spool;
 pub use transaction::{Change, ChangeReader, Changes, Operation, RowChange, Transaction};
 pub use visibility::{Visibility, Visible};
-pub use wal::{Fatal, WalSource, slot_name};
+pub use wal::{WalSource, slot_name};

@@ -1,7 +1,7 @@
 //! The canary: a heartbeat that is written as rows are and comes back as they do.
 //!
 //! ```text
-//! sing ─ SQL ─► WAL ─► source ─► catalog ─► journal's publish ─► heard ─► age ─► readiness, metric, streams
+//! sing ─ SQL ─► WAL or outbox ─► source ─► catalog ─► journal's publish ─► heard ─► age ─► readiness, metric, streams
 //! ```
 //!
 //! Its age is how long ago the newest one that came through was written: the one measure that grows whatever is
@@ -9,7 +9,7 @@
 //! A canary carries a number that only this process knows, which keeps those of other workers, and what anybody else
 //! writes under its prefix, from being taken for its own.
 //!
-//! One message and its commit are some 150 bytes of log. They also make an otherwise idle server take its timed
+//! One message and its commit are some 150 bytes of log; a row of the outbox, with its place, some hundreds more. They also make an otherwise idle server take its timed
 //! checkpoints and, with `archive_timeout`, archive its segments: who minds sets `canary.interval` higher, or 0.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ use super::prepare::{chain, query_kind};
 use crate::config;
 use crate::postgres::client::{self, Client};
 use crate::postgres::dsn::Dsn;
-use crate::source::{CANARY_PREFIX, ErrorKind, SourceError};
+use crate::source::{ErrorKind, Kind, SourceError};
 use crate::telemetry::{Freshness, Metrics, Readiness, Reason, State};
 
 /// The key of readiness's reason.
@@ -108,6 +108,7 @@ enum Voice {
 /// Writes the canary, and judges its age.
 pub(super) struct Keeper {
     pub(super) canary: Arc<Canary>,
+    pub(super) source: Kind,
     pub(super) dsn: Dsn,
     pub(super) config: config::Canary,
     pub(super) readiness: Readiness,
@@ -140,7 +141,7 @@ impl Keeper {
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(error = chain(&error), "the canary was not written");
-                    error.voice(&self.dsn.user)
+                    error.voice(self.source, &self.dsn.user)
                 }
                 Err(_) => Voice::Unanswered,
             };
@@ -160,11 +161,7 @@ impl Keeper {
                 session
             }
         };
-        let sql = format!(
-            "select pg_catalog.pg_is_in_recovery(), case when not pg_catalog.pg_is_in_recovery()
-             then pg_catalog.pg_logical_emit_message(true, '{CANARY_PREFIX}', '{}')::text end",
-            self.canary.content()
-        );
+        let sql = self.source.heartbeat_sql(&self.canary.content());
         let row = session.query_one(&sql, &[]).await?;
         if row.try_get(0)? { Err(WriteError::Recovery) } else { Ok(session) }
     }
@@ -223,7 +220,7 @@ enum WriteError {
 }
 
 impl WriteError {
-    fn voice(&self, user: &str) -> Voice {
+    fn voice(&self, source: Kind, user: &str) -> Voice {
         let kind = match self {
             Self::Connect(error) => error.kind(),
             Self::Query(error) => query_kind(error),
@@ -241,9 +238,8 @@ impl WriteError {
             matches!(self, Self::Query(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE));
         Voice::Mute(if forbidden {
             let role = user.replace('"', "\"\"");
-            reason.mended_by(format!(
-                "GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) TO \"{role}\";"
-            ))
+            let function = source.heartbeat_function();
+            reason.mended_by(format!("GRANT EXECUTE ON FUNCTION {function} TO \"{role}\";"))
         } else {
             reason
         })
@@ -276,11 +272,13 @@ mod tests {
 
     #[test]
     fn a_hot_standby_and_a_missing_right_are_told_and_a_lost_server_only_ages() {
-        let Voice::Mute(reason) = WriteError::Recovery.voice("w") else { panic!("a standby never writes") };
+        let Voice::Mute(reason) = WriteError::Recovery.voice(Kind::Wal, "w") else {
+            panic!("a standby never writes")
+        };
         assert!(reason.text.ends_with("the database is a hot standby"), "{}", reason.text);
         assert_eq!(reason.sql, None);
         let lost = SourceError::Silent { seconds: 60 };
-        assert_eq!(WriteError::Connect(lost).voice("w"), Voice::Unanswered);
+        assert_eq!(WriteError::Connect(lost).voice(Kind::Wal, "w"), Voice::Unanswered);
     }
 
     #[test]

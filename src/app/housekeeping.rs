@@ -4,7 +4,7 @@ use crate::catalog::{Counters, Mapper};
 use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::PgTimestamp;
-use crate::source::WalSource;
+use crate::source::Source;
 use crate::telemetry::{Metrics, Readiness, Reason};
 
 /// What was told in the last round.
@@ -19,7 +19,7 @@ pub(super) struct Housekeeping {
 impl Housekeeping {
     pub(super) fn tell(
         &mut self,
-        source: &WalSource,
+        source: &Source,
         mirror: &Mirror,
         mapper: &Mapper,
         journals: &Journals,

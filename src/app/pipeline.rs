@@ -31,8 +31,8 @@ use crate::mirror::{LoadError, Mirror};
 use crate::postgres::schema::Types;
 use crate::postgres::{Dsn, Lsn, client};
 use crate::source::{
-    Backoff, Change, Changes, ErrorKind, Identity, ResetReason, SourceError, SourceItem, Transaction,
-    Visibility, WalSource,
+    Backoff, Change, Changes, ErrorKind, Identity, ResetReason, Source, SourceError, SourceItem, Transaction,
+    Visibility,
 };
 use crate::telemetry::{Metrics, Phase, Readiness, Reason, State};
 
@@ -55,7 +55,7 @@ const MIRROR: &str = "mirror";
 /// What the pipeline is built from.
 pub(super) struct Parts {
     pub(super) dsn: Dsn,
-    pub(super) source: WalSource,
+    pub(super) source: Source,
     pub(super) mirror: Arc<Mirror>,
     pub(super) mapper: Mapper,
     pub(super) journals: Arc<Journals>,
@@ -157,7 +157,11 @@ impl Pipeline {
 
     /// Nothing of before counts: ids begin anew, and the mirror is read from the database.
     async fn begin_history(&mut self, identity: Identity, start: Lsn) -> Result<(), Stopped> {
-        let epoch = epoch(&identity, "wal", self.compiled.fingerprint());
+        // `Connected` follows a `Reset` that has said it all.
+        if self.identity.as_ref() == Some(&identity) && self.parts.journals.head() == start {
+            return Ok(());
+        }
+        let epoch = epoch(&identity, self.parts.source.kind().as_str(), self.compiled.fingerprint());
         self.parts.readiness.enter(Phase::Starting);
         self.parts.mapper.set_epoch(epoch);
         self.parts.journals.reset(epoch, start);
@@ -178,6 +182,8 @@ impl Pipeline {
             let error = match loaded {
                 Ok(()) => {
                     self.parts.readiness.mend(MIRROR);
+                    // A quiet outbox ends where history begins: no item would say so.
+                    self.admit();
                     return Ok(());
                 }
                 Err(error) => error,

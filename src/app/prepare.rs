@@ -14,7 +14,7 @@ use crate::config::{Config, Secret, SourceKind};
 use crate::mirror::MirrorSpec;
 use crate::postgres::client::{self, Client};
 use crate::postgres::schema::{Schema, SchemaError};
-use crate::source::{Backoff, ErrorKind, SourceError, sqlstate};
+use crate::source::{Backoff, ErrorKind, Kind, Prospects, SourceError, sqlstate};
 use crate::telemetry::Reason;
 
 /// The reason under which readiness tells that the worker can't begin.
@@ -25,6 +25,7 @@ const EMIT: &str = "emit";
 
 /// Everything that the rest of the worker is built from.
 pub(super) struct Prepared {
+    pub(super) source: Kind,
     pub(super) compiled: Arc<Compiled>,
     pub(super) schema: Schema,
     pub(super) mirror_specs: Vec<MirrorSpec>,
@@ -44,8 +45,13 @@ enum PrepareError {
     Catalog(#[from] CatalogErrors),
     #[error("wal_level is {0}, and reading the log needs logical: alter system, then restart the server")]
     WalLevel(String),
-    #[error("source.kind = \"outbox\" is not served by this version: say \"wal\" or \"auto\"")]
-    Outbox,
+    #[error("no source is set up in this database, and its log can't be read: run `walcast setup`")]
+    NotSetUp,
+    #[error(
+        "source.kind is {configured}, and the database is set up for {stored}: run `walcast setup` with this \
+         configuration, or set source.kind to {stored} or auto"
+    )]
+    OtherSource { configured: Kind, stored: Kind },
 }
 
 impl PrepareError {
@@ -53,8 +59,8 @@ impl PrepareError {
         match self {
             Self::Source(error) => error.kind(),
             Self::Query(error) | Self::Schema(SchemaError::Query(error)) => query_kind(error),
-            Self::Schema(_) | Self::WalLevel(_) => ErrorKind::Operator,
-            Self::Catalog(_) | Self::Outbox => ErrorKind::Fatal,
+            Self::Schema(_) | Self::WalLevel(_) | Self::NotSetUp => ErrorKind::Operator,
+            Self::Catalog(_) | Self::OtherSource { .. } => ErrorKind::Fatal,
         }
     }
 
@@ -125,7 +131,7 @@ pub(super) async fn prepare(worker: &Worker, catalog: &Catalog) -> anyhow::Resul
 
 async fn attempt(worker: &Worker, catalog: &Catalog) -> Result<Prepared, PrepareError> {
     let client = client::connect(&worker.dsn).await.map_err(SourceError::from)?;
-    check_source(&client, worker.config.source.kind).await?;
+    let source = find_source(&client, worker.config.source.kind).await?;
     let schema = Schema::fetch(&client).await?;
     let (compiled, missing) = catalog.compile_lenient(&schema)?;
     for error in &missing {
@@ -134,19 +140,29 @@ async fn attempt(worker: &Worker, catalog: &Catalog) -> Result<Prepared, Prepare
     let mut mirror_specs = compiled.mirror_specs().to_vec();
     Memberships::require(&worker.config.access, &mut mirror_specs);
     let emit_secret = emit_secret(worker, &client).await?;
-    Ok(Prepared { compiled: Arc::new(compiled), schema, mirror_specs, emit_secret })
+    Ok(Prepared { source, compiled: Arc::new(compiled), schema, mirror_specs, emit_secret })
 }
 
-/// `auto` picks the log: the only source of this version.
-async fn check_source(client: &Client, kind: SourceKind) -> Result<(), PrepareError> {
-    if kind == SourceKind::Outbox {
-        return Err(PrepareError::Outbox);
+/// What the database is set up for. One that does not say (set up before there was a choice) is read by its log.
+async fn find_source(client: &Client, configured: SourceKind) -> Result<Kind, PrepareError> {
+    let prospects = Prospects::fetch(client, None).await?;
+    let source = match prospects.stored {
+        Some(stored) => stored,
+        None if configured == SourceKind::Outbox => return Err(PrepareError::NotSetUp),
+        None if configured == SourceKind::Auto && prospects.choose(configured) == Kind::Outbox => {
+            return Err(PrepareError::NotSetUp);
+        }
+        None => Kind::Wal,
+    };
+    let asked = prospects.choose(configured);
+    if asked != source {
+        return Err(PrepareError::OtherSource { configured: asked, stored: source });
     }
-    let wal_level: String = client.query_one("select current_setting('wal_level')", &[]).await?.try_get(0)?;
-    if wal_level != "logical" {
-        return Err(PrepareError::WalLevel(wal_level));
+    if source == Kind::Wal && prospects.wal_level != "logical" {
+        return Err(PrepareError::WalLevel(prospects.wal_level));
     }
-    Ok(())
+    tracing::info!(%source, why = prospects.why(configured), "the source is chosen");
+    Ok(source)
 }
 
 /// Without the secret only emitted events are missing, so everything else goes on.

@@ -14,8 +14,8 @@ use crate::mirror::MirrorSpec;
 use crate::postgres::schema::{Schema, TableName};
 use crate::postgres::{Dsn, client};
 use crate::source::setup::{IdentityNeed, LIMIT, Requirements, UNLIMITED};
-use crate::source::slot_name;
 use crate::source::watch::{Report, SlotReport, WalStatus, window_limit};
+use crate::source::{Kind, slot_name};
 use crate::telemetry::metrics::WalStage;
 use crate::telemetry::{Metrics, Readiness, Reason};
 
@@ -59,12 +59,14 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(
         config: &Config,
+        source: Kind,
         dsn: Dsn,
         tables: Vec<(TableName, IdentityNeed)>,
         readiness: Readiness,
         metrics: Metrics,
     ) -> Self {
         let requirements = Requirements {
+            source,
             publication: config.source.publication.clone(),
             slot: slot_name(&config.source, &dsn.database),
             tables,

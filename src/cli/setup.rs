@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::postgres::schema::{Schema, TableName};
 use crate::postgres::{Dsn, client};
 use crate::source::setup::{self, IdentityNeed, Plan, Requirements};
-use crate::source::slot_name;
+use crate::source::{Kind, Prospects, slot_name};
 use permissions::Permissions;
 
 #[derive(Debug, clap::Args)]
@@ -51,6 +51,9 @@ pub struct Roles {
 
 /// What is missing in a database.
 struct Missing {
+    source: Kind,
+    /// It is that source.
+    why: String,
     plan: Plan,
     permissions: Permissions,
 }
@@ -78,15 +81,19 @@ impl Missing {
             None => Catalog::reference(),
         };
         let compiled = catalog.compile(&schema).context("the catalog does not fit the database")?;
+        let prospects = Prospects::fetch(client, roles.worker.as_deref()).await?;
+        let source = prospects.choose(config.source.kind);
+        let why = prospects.why(config.source.kind);
         let requirements = Requirements {
+            source,
             publication: config.source.publication.clone(),
             slot: slot_name(&config.source, &dsn.database),
             tables: tables(config, &compiled, &schema)?,
             grant_to: roles.worker.clone(),
         };
-        let permissions = Permissions::find(client, roles).await?;
+        let permissions = Permissions::find(client, roles, source).await?;
         let plan = setup::plan(client, &requirements).await?;
-        Ok(Self { plan, permissions })
+        Ok(Self { source, why, plan, permissions })
     }
 
     async fn make(&self, client: &client::Client) -> anyhow::Result<()> {
@@ -143,6 +150,7 @@ pub(super) async fn execute(settings: &Settings, args: Args) -> anyhow::Result<(
     let missing = Missing::find(&client, &config, &dsn, &roles).await?;
     let mut out = std::io::stdout();
     write!(out, "{}{}", missing.plan, missing.permissions)?;
+    writeln!(out, "-- The source is {}: {}.", missing.source, missing.why)?;
     if !args.dry_run {
         missing.make(&client).await?;
         if !missing.plan.is_empty() || !missing.permissions.is_empty() {

@@ -11,7 +11,7 @@ use super::table::Rows;
 use super::{Joining, Mirror, MirrorError, MirrorRow, State, Table};
 use crate::postgres::Lsn;
 use crate::postgres::schema::{ReplicaIdentity, Schema, SchemaError, TableKind, TableName};
-use crate::source::{InvalidSnapshot, Snapshot};
+use crate::source::{InvalidSnapshot, Kind, Snapshot};
 
 /// Row security is off so that a table that would be read in part fails: a partial mirror is an error.
 const BEGIN: &str =
@@ -21,6 +21,9 @@ const BEGIN: &str =
 /// `synchronous_commit = local`: the stream needs it flushed here, and no standby may hold it up.
 const BARRIER: &str = "begin; set local synchronous_commit = local; \
                        select pg_logical_emit_message(true, 'walcast.barrier', ''); commit";
+
+/// The same over an outbox: everything that committed before is given a position below.
+const OUTBOX_BARRIER: &str = "select pg_catalog.to_hex(walcast.number_outbox())";
 
 /// What was read, for joining it to the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +81,7 @@ impl Mirror {
                 return Err(error);
             }
         };
-        let barrier = fetch_text(client, BARRIER).await?.parse().map_err(|_| LoadError::Answer)?;
+        let barrier = self.fetch_barrier(client).await?;
         let snapshot = Arc::new(MirrorSnapshot { snapshot, barrier });
 
         // All at once: nobody reads one table of this load beside another of the last.
@@ -90,6 +93,16 @@ impl Mirror {
         self.memory.store(memory, Ordering::Relaxed);
         *self.joining() = Joining::Loaded(Arc::clone(&snapshot));
         Ok((*snapshot).clone())
+    }
+
+    async fn fetch_barrier(&self, client: &Client) -> Result<Lsn, LoadError> {
+        match self.source {
+            Kind::Wal => fetch_text(client, BARRIER).await?.parse().map_err(|_| LoadError::Answer),
+            Kind::Outbox => {
+                let digits = fetch_text(client, OUTBOX_BARRIER).await?;
+                u64::from_str_radix(&digits, 16).map(Lsn::new).map_err(|_| LoadError::Answer)
+            }
+        }
     }
 
     async fn fetch(&self, client: &Client) -> Result<(Snapshot, Vec<State>), LoadError> {

@@ -4,9 +4,10 @@ mod handover;
 
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{AsyncMessage, Connection, NoTls};
@@ -28,6 +29,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 pub struct Client {
     client: tokio_postgres::Client,
     host: Host,
+    notified: Arc<Notify>,
     _dropped: oneshot::Sender<()>,
 }
 
@@ -42,7 +44,8 @@ pub async fn connect(dsn: &Dsn) -> Result<Client, ConnectError> {
     config.user(&dsn.user).ssl_mode(tokio_postgres::config::SslMode::Disable);
     let (client, connection) = config.connect_raw(Handover::new(session), NoTls).await.map_err(failed)?;
     let (dropped, on_drop) = oneshot::channel();
-    tokio::spawn(drive(connection, on_drop));
+    let notified = Arc::new(Notify::new());
+    tokio::spawn(drive(connection, Arc::clone(&notified), on_drop));
 
     let format = client.batch_execute(SESSION_FORMAT);
     match dsn.connect_timeout {
@@ -52,7 +55,7 @@ pub async fn connect(dsn: &Dsn) -> Result<Client, ConnectError> {
         None => format.await,
     }
     .map_err(failed)?;
-    Ok(Client { client, host, _dropped: dropped })
+    Ok(Client { client, host, notified, _dropped: dropped })
 }
 
 impl Client {
@@ -60,6 +63,12 @@ impl Client {
     #[must_use]
     pub const fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// Returns once a NOTIFY has come since this returned last, of any channel that the session listens to; also when
+    /// the connection has ended. Cancel-safe.
+    pub async fn notified(&self) {
+        self.notified.notified().await;
     }
 }
 
@@ -78,7 +87,11 @@ impl DerefMut for Client {
 }
 
 /// Moves bytes until the client is dropped, then for at most [`GOODBYE`] more.
-async fn drive(mut connection: Connection<Handover, NoTlsStream>, on_drop: oneshot::Receiver<()>) {
+async fn drive(
+    mut connection: Connection<Handover, NoTlsStream>,
+    notified: Arc<Notify>,
+    on_drop: oneshot::Receiver<()>,
+) {
     let mut run = Box::pin(async move {
         while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
             match message {
@@ -88,11 +101,16 @@ async fn drive(mut connection: Connection<Handover, NoTlsStream>, on_drop: onesh
                     "{}",
                     notice.message()
                 ),
+                Ok(AsyncMessage::Notification(_)) => notified.notify_one(),
                 Ok(_) => {}
                 // Whoever waits for an answer gets this as an error too, and handles it.
-                Err(error) => return tracing::debug!(%error, "an SQL connection broke"),
+                Err(error) => {
+                    tracing::debug!(%error, "an SQL connection broke");
+                    break;
+                }
             }
         }
+        notified.notify_one();
     });
     tokio::select! {
         biased; // a connection that ended needs no goodbye

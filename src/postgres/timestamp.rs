@@ -20,6 +20,11 @@ impl PgTimestamp {
         self.0
     }
 
+    #[must_use]
+    pub const fn from_unix_micros(micros: i64) -> Self {
+        Self(micros.saturating_sub(POSTGRES_EPOCH_UNIX_SECONDS * 1_000_000))
+    }
+
     /// Milliseconds since 1970, rounded down.
     #[must_use]
     pub const fn unix_millis(self) -> i64 {
@@ -31,7 +36,7 @@ impl PgTimestamp {
     pub fn now() -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let micros = i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX);
-        Self(micros.saturating_sub(POSTGRES_EPOCH_UNIX_SECONDS * 1_000_000))
+        Self::from_unix_micros(micros)
     }
 
     /// How long before `self` the earlier time was; zero when it was not.

@@ -26,7 +26,7 @@ pub enum SourceItem {
         kind: ErrorKind,
         /// What it is, and what to do about it.
         error: String,
-        /// The slot is being read by another connection: a second worker waits for its turn. Also shortly after our
+        /// The slot, or the outbox, is being read by another connection: a second worker waits for its turn. Also shortly after our
         /// own connection broke, until the server has noticed.
         standby: bool,
         retry_in: Duration,
@@ -43,7 +43,7 @@ pub enum SourceItem {
 /// Whose history it is: what an epoch is made of, besides the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// `IDENTIFY_SYSTEM`'s, decimal, unique to a cluster.
+    /// `IDENTIFY_SYSTEM`'s, decimal, unique to a cluster; of an outbox the id of its history.
     pub system_identifier: String,
     pub timeline: u32,
     pub database_oid: u32,
@@ -61,6 +61,10 @@ pub enum ResetReason {
     SlotLost,
     /// The slot was confirmed beyond what this process had seen: somebody else read from it.
     SlotAdvanced,
+    /// The outbox was pruned beyond what this process had seen: another worker read it meanwhile.
+    OutboxPruned,
+    /// A row of the outbox can't be read as a row of its table.
+    OutboxUnreadable,
     /// Another cluster, timeline or database than the one before.
     ServerChanged,
     /// The server's log ends before the last position that this process saw.
@@ -77,6 +81,8 @@ impl fmt::Display for ResetReason {
             Self::SlotMissing => "the replication slot was missing and has been created",
             Self::SlotLost => "the replication slot had lost its log and has been created again",
             Self::SlotAdvanced => "the replication slot was moved on by somebody else",
+            Self::OutboxPruned => "another worker pruned the outbox beyond the last position seen",
+            Self::OutboxUnreadable => "a transaction of the outbox can't be read and is skipped",
             Self::ServerChanged => "the server is another cluster, timeline or database than before",
             Self::ServerBehind => "the server's log ends before the last position seen",
             Self::PublicationChanged => "what is published changed: some of what was written may be missing",

@@ -1,5 +1,6 @@
 //! Which errors pass by themselves, which wait for somebody, and which end the process. The one table.
 
+use std::error::Error;
 use std::io;
 
 use super::ResetReason;
@@ -48,7 +49,16 @@ pub enum SourceError {
     /// The connection is given up to begin anew.
     #[error("history can't be continued: {0}")]
     Broken(ResetReason),
+    #[error("another worker reads the outbox of this database; this one takes over when it stops")]
+    OutboxBusy,
+    #[error("the outbox could not be read")]
+    Outbox(#[source] tokio_postgres::Error),
 }
+
+/// The source can't work, however often it tries.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Fatal(#[from] SourceError);
 
 /// By SQLSTATE, then by its class; the first match counts. What is not named passes by itself.
 /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>)
@@ -77,9 +87,13 @@ impl SourceError {
         match self {
             Self::Connect(error) => connect(&error.failure),
             Self::Stream(error) => stream(error),
-            Self::SlotBusy { .. } | Self::Silent { .. } | Self::ServerStops | Self::Broken(_) => {
-                ErrorKind::Transient
-            }
+            Self::SlotBusy { .. }
+            | Self::OutboxBusy
+            | Self::Silent { .. }
+            | Self::ServerStops
+            | Self::Broken(_) => ErrorKind::Transient,
+            // A connection that broke has no SQLSTATE.
+            Self::Outbox(error) => error.code().map_or(ErrorKind::Transient, |state| sqlstate(state.code())),
             // Reading it again most likely gives the same; a newer version of either side may not.
             Self::Decode(_) | Self::Assemble(AssembleError::Violation(_)) | Self::Answer(_) => {
                 ErrorKind::Operator
@@ -101,6 +115,21 @@ impl SourceError {
         matches!(self, Self::SlotBusy { .. })
             || matches!(self, Self::Stream(error) if error.sqlstate().is_some_and(|state| state.code() == "55006"))
     }
+}
+
+/// An error with the causes that its own text leaves out.
+pub(super) fn describe(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// What to do about an SQLSTATE.

@@ -1,4 +1,5 @@
-//! What the database needs before a slot can be read: publication, replica identities, slot, grants.
+//! What the database needs before it can be read: for the log publication, replica identities, slot; for the outbox
+//! triggers; and grants.
 //!
 //! ```text
 //! live state + requirements ─► plan() ─► Plan ─► Display: SQL that psql runs as it is
@@ -10,6 +11,7 @@
 //! replica identity before its changes are published, since a published table without one refuses updates, and the
 //! slot is made after the publication, since what was logged before a publication was there can't be decoded with it.
 
+mod outbox;
 mod plan;
 mod state;
 #[cfg(test)]
@@ -21,6 +23,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use super::Kind;
 use crate::postgres::schema::{Schema, SchemaError, TableName};
 use state::State;
 
@@ -35,6 +38,7 @@ const LOCK_PAUSE: Duration = Duration::from_secs(1);
 /// What the worker is to find.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirements {
+    pub source: Kind,
     pub publication: String,
     pub slot: String,
     /// Every table to be published, and what must be known of its old rows.
@@ -111,7 +115,7 @@ pub async fn plan(client: &Client, requirements: &Requirements) -> Result<Plan, 
 /// Something that a worker at work lacks, with the SQL that mends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortcoming {
-    /// `server`, `table` or `publication`.
+    /// `source`, `server`, `table`, `publication` or `trigger`.
     pub of: &'static str,
     pub text: String,
     pub sql: Option<String>,
@@ -177,9 +181,7 @@ impl fmt::Display for Plan {
     /// SQL for psql, with each reason as a comment. Running it again after a lock timeout does no harm.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
-            f.write_str(
-                "-- Nothing to do: publication, replica identities, slot and grants are as they should be.\n",
-            )?;
+            f.write_str("-- Nothing to do: everything is as it should be.\n")?;
         }
         for statement in &self.statements {
             comment(&statement.why, f)?;

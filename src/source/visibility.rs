@@ -13,13 +13,13 @@
 use std::collections::VecDeque;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use super::Snapshot;
+use super::{Kind, Snapshot};
 use crate::postgres::Lsn;
 use crate::postgres::client::{Client, connect};
 use crate::postgres::dsn::Dsn;
@@ -47,6 +47,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Visibility {
     dsn: Dsn,
+    /// Of the source; until it is known nothing is recorded, and the log's end will do.
+    source: OnceLock<Kind>,
     record: Mutex<Record>,
     /// Held by the one who asks the server; the others wait for it.
     connection: tokio::sync::Mutex<Connection>,
@@ -97,11 +99,17 @@ impl Visibility {
     pub fn new(dsn: Dsn) -> Self {
         Self {
             dsn,
+            source: OnceLock::new(),
             record: Mutex::default(),
             connection: tokio::sync::Mutex::default(),
             rounds: AtomicU64::new(0),
             moved: Notify::new(),
         }
+    }
+
+    /// Whose positions the pipeline records. The first answer stays.
+    pub fn follow(&self, source: Kind) {
+        let _ = self.source.set(source);
     }
 
     /// History begins anew at `start`.
@@ -164,14 +172,14 @@ impl Visibility {
     /// Lets the pipeline catch up, then takes a snapshot: on the connection that there was, or on a new one.
     async fn see(&self, client: Option<Client>) -> Result<(Client, bool), String> {
         let old = match client {
-            Some(client) => log_end(&client).await.ok().map(|end| (client, end)),
+            Some(client) => self.end(&client).await.ok().map(|end| (client, end)),
             None => None,
         };
         let (client, end) = match old {
             Some(alive) => alive,
             None => {
                 let client = connect(&self.dsn).await.map_err(|error| error.to_string())?;
-                let end = log_end(&client).await?;
+                let end = self.end(&client).await?;
                 (client, end)
             }
         };
@@ -183,6 +191,19 @@ impl Visibility {
             self.lock().see(&snapshot);
         }
         Ok((client, current))
+    }
+
+    /// Above every commit that a snapshot can see by now.
+    async fn end(&self, client: &Client) -> Result<Lsn, String> {
+        match self.source.get().copied().unwrap_or_default() {
+            Kind::Wal => log_end(client).await,
+            Kind::Outbox => {
+                // Somebody waits for what this numbers: the reader is woken, whether or not writers do that.
+                const NUMBER: &str =
+                    "select walcast.number_outbox()::text from pg_catalog.pg_notify('walcast', '')";
+                query(client, NUMBER).await.map(Lsn::new)
+            }
+        }
     }
 
     async fn reach(&self, end: Lsn) {

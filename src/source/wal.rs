@@ -11,7 +11,6 @@
 //! be confirmed.
 
 use std::collections::VecDeque;
-use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -22,7 +21,7 @@ use super::backoff::Backoff;
 use super::confirm::Window;
 use super::connect::{self, Attempt, Opened, Past, Target};
 use super::link::Link;
-use super::policy::{ErrorKind, SourceError};
+use super::policy::{ErrorKind, Fatal, SourceError, describe};
 use super::progress::Progress;
 use super::relations::EMIT_PREFIX;
 use super::{ResetReason, SourceItem};
@@ -37,11 +36,6 @@ const BUSY_DELAY: Duration = Duration::from_millis(400);
 
 /// A connection that stood for so long was a success, even if the database was idle.
 const STOOD: Duration = Duration::from_secs(30);
-
-/// The source can't work, however often it tries.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct Fatal(SourceError);
 
 /// Transactions from a replication slot.
 pub struct WalSource {
@@ -268,7 +262,7 @@ impl WalSource {
     fn failed(&mut self, error: SourceError) -> Result<(), Fatal> {
         let kind = error.kind();
         if kind == ErrorKind::Fatal {
-            return Err(Fatal(error));
+            return Err(Fatal::from(error));
         }
         let delay = if error.is_slot_busy() {
             BUSY_DELAY
@@ -328,21 +322,6 @@ pub fn slot_name(source: &config::Source, database: &str) -> String {
         _ => '_',
     };
     "walcast_".chars().chain(database.chars().map(letter)).take(MAX_BYTES).collect()
-}
-
-/// An error with the causes that its own text leaves out.
-fn describe(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

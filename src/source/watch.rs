@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::{Client, Error, Row};
 
-use super::publication;
+use super::outbox::triggers;
 use super::setup::{self, Requirements, SetupError, Shortcoming};
+use super::{Kind, publication};
 use crate::postgres::schema::TableName;
 
 const MIB: i64 = 1 << 20;
@@ -22,8 +23,9 @@ pub struct Report {
     pub slot: Option<SlotReport>,
     /// As [`Identity::publication`](super::Identity); none: there is no publication.
     pub publication: Option<String>,
-    /// Every partition with rows, and the file that they are in: another file after a TRUNCATE.
-    pub partitions: BTreeMap<u32, u32>,
+    /// Every partition with rows, and what is not told when it changes: the file that they are in (another after a
+    /// TRUNCATE), and the triggers of an outbox.
+    pub partitions: BTreeMap<u32, String>,
 }
 
 /// What the slot costs, in bytes of log.
@@ -83,7 +85,12 @@ select 'prepared transaction ' || gid, prepared::text, format('rollback prepared
  order by age desc limit 1";
 
 const PARTITIONS: &str = "
-select p.relid::oid, pg_catalog.pg_relation_filenode(p.relid)
+select p.relid::oid, pg_catalog.pg_relation_filenode(p.relid) || coalesce(
+       (select pg_catalog.string_agg(pg_catalog.concat(' ', t.xmin, t.tgenabled), '' order by t.oid)
+          from pg_catalog.pg_trigger t
+          join pg_catalog.pg_proc f on f.oid = t.tgfoid and f.proname = 'outbox_change'
+          join pg_catalog.pg_namespace w on w.oid = f.pronamespace and w.nspname = 'walcast'
+         where t.tgrelid = p.relid), '')
   from unnest($1::text[], $2::text[]) as wanted(schema, name)
   join pg_catalog.pg_namespace n on n.nspname = wanted.schema
   join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = wanted.name and c.relkind = 'p'
@@ -106,12 +113,19 @@ impl Report {
         shortcomings: Vec<Shortcoming>,
     ) -> Result<Self, Error> {
         let tables: Vec<TableName> = requirements.tables.iter().map(|(table, _)| table.clone()).collect();
-        let digest = publication::digest_sql(&requirements.publication, &tables);
+        let digest = match requirements.source {
+            Kind::Wal => publication::digest_sql(&requirements.publication, &tables),
+            Kind::Outbox => triggers::digest_sql(&tables),
+        };
         let publication = match client.query_opt(&digest, &[]).await? {
             Some(row) => Some(row.try_get(0)?),
             None => None,
         };
-        let slot = match client.query_opt(SLOT, &[&requirements.slot]).await? {
+        let slot = match requirements.source {
+            Kind::Wal => client.query_opt(SLOT, &[&requirements.slot]).await?,
+            Kind::Outbox => None,
+        };
+        let slot = match slot {
             Some(row) => Some(SlotReport::read(&row, holder(client).await?)?),
             None => None,
         };
@@ -217,7 +231,7 @@ mod tests {
             shortcomings: Vec::new(),
             slot: None,
             publication: None,
-            partitions: partitions.iter().copied().collect(),
+            partitions: partitions.iter().map(|(oid, file)| (*oid, file.to_string())).collect(),
         };
         let before = report(&[(1, 10), (2, 20)]);
         assert!(!report(&[(1, 10), (2, 20), (3, 30)]).cut_since(&before));

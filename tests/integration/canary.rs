@@ -64,7 +64,7 @@ async fn expect_age(stream: &mut Stream, name: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn streams_readiness_and_metric_tell_a_network_that_swallows_everything_and_that_it_is_back() {
+pub async fn streams_readiness_and_metric_tell_a_network_that_swallows_everything_and_that_it_is_back() {
     let (app, proxy) = behind_a_proxy().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "&channel=lots").await;
@@ -97,7 +97,7 @@ async fn streams_readiness_and_metric_tell_a_network_that_swallows_everything_an
 }
 
 #[tokio::test]
-async fn a_pipeline_that_is_behind_and_moves_is_slow_and_not_stopped() {
+pub async fn a_pipeline_that_is_behind_and_moves_is_slow_and_not_stopped() {
     let app = TestApp::builder().config(quick).start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "&channel=custom").await;

@@ -99,7 +99,7 @@ async fn with_things(before: &str) -> (TestApp, Member) {
 }
 
 #[tokio::test]
-async fn a_column_of_every_type_says_what_to_json_says_whatever_the_database_is_set_to() {
+pub async fn a_column_of_every_type_says_what_to_json_says_whatever_the_database_is_set_to() {
     let mut columns = vec!["id".to_owned(), "organization_id".to_owned()];
     let mut table = "create table things (id int primary key, organization_id text".to_owned();
     for (index, (sql, _)) in COLUMNS.iter().enumerate() {
@@ -159,7 +159,7 @@ fn assert_row(data: &str, expected: &str) {
 }
 
 #[tokio::test]
-async fn types_that_were_made_while_it_runs_are_known() {
+pub async fn types_that_were_made_while_it_runs_are_known() {
     let (app, member) = with_things("create table things (id int primary key, organization_id text)").await;
     let mut stream = app.open(&member, "").await;
     let steps = [

@@ -53,7 +53,7 @@ async fn data(stream: &mut Stream, event_type: &str) -> Value {
 }
 
 #[tokio::test]
-async fn columns_come_change_and_go_in_the_order_of_the_stream() {
+pub async fn columns_come_change_and_go_in_the_order_of_the_stream() {
     let (mut app, member, mut stream) = start().await;
     app.sql("insert into bays values ('b1', 'o1', 'open', 3, 's1', 'u1')").await;
     assert_eq!(

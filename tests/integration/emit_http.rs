@@ -58,7 +58,7 @@ async fn an_event_is_accepted_once_committed_and_reads_as_one_of_walcast_emit() 
 }
 
 #[tokio::test]
-async fn channel_tags_and_only_are_kept_and_a_catalogued_type_inherits_its_own() {
+pub async fn channel_tags_and_only_are_kept_and_a_catalogued_type_inherits_its_own() {
     let app = TestApp::start().await;
     let admin = app.member("o1", "u1", "admin").await;
     let employee = app.member("o1", "u2", "employee").await;
@@ -235,7 +235,7 @@ async fn a_cookie_emits_only_from_an_origin_that_may_and_browsers_may_ask_first(
 }
 
 #[tokio::test]
-async fn a_key_stands_for_one_event_however_often_and_at_once_it_is_asked_for() {
+pub async fn a_key_stands_for_one_event_however_often_and_at_once_it_is_asked_for() {
     let app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     app.sql("insert into organizations (id, name, plan) values ('o2', 'Two', 'free')").await;

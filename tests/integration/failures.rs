@@ -3,8 +3,8 @@
 
 mod budget;
 mod connection;
-mod schema;
-mod server;
+pub mod schema;
+pub mod server;
 mod slot;
 
 use std::net::SocketAddr;

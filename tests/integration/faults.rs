@@ -47,7 +47,7 @@ async fn own_cluster() -> (Cluster, String) {
 }
 
 #[tokio::test]
-async fn streams_outlive_a_restart_of_the_database_fast_and_immediate() {
+pub async fn streams_outlive_a_restart_of_the_database_fast_and_immediate() {
     let (cluster, url) = own_cluster().await;
     let mut app = TestApp::builder().on(url).start().await;
     let member = app.member("o1", "u1", "admin").await;
@@ -64,7 +64,7 @@ async fn streams_outlive_a_restart_of_the_database_fast_and_immediate() {
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_readiness_says_so_and_streams_stay() {
+pub async fn while_the_database_is_away_readiness_says_so_and_streams_stay() {
     let (cluster, url) = own_cluster().await;
     let mut app = TestApp::builder().on(url).start().await;
     let member = app.member("o1", "u1", "admin").await;
@@ -84,7 +84,7 @@ async fn while_the_database_is_away_readiness_says_so_and_streams_stay() {
 }
 
 #[tokio::test]
-async fn a_cut_network_is_mended_without_a_gap() {
+pub async fn a_cut_network_is_mended_without_a_gap() {
     let url = server::database().await;
     let (proxy, through) = proxied(&url).await;
     let app = TestApp::builder().on(url).through(through).start().await;
@@ -132,7 +132,7 @@ async fn a_dropped_slot_is_made_again_and_streams_are_told() {
 }
 
 #[tokio::test]
-async fn a_second_worker_waits_and_takes_over() {
+pub async fn a_second_worker_waits_and_takes_over() {
     let mut app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     let second =

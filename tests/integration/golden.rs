@@ -380,7 +380,7 @@ const CASES: &[Case] = &[
 ];
 
 #[tokio::test]
-async fn every_event_type_has_its_exact_envelope() {
+pub async fn every_event_type_has_its_exact_envelope() {
     let app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     app.sql(FIXTURE).await;
@@ -403,7 +403,7 @@ async fn every_event_type_has_its_exact_envelope() {
 }
 
 #[tokio::test]
-async fn a_system_alert_reaches_every_organization_in_one_frame() {
+pub async fn a_system_alert_reaches_every_organization_in_one_frame() {
     let app = TestApp::start().await;
     let one = app.member("o1", "u1", "admin").await;
     let two = app.member("o2", "u2", "member").await;

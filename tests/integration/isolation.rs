@@ -6,7 +6,7 @@ use crate::bench::app::{TestApp, token_with};
 use crate::bench::http::Request;
 
 #[tokio::test]
-async fn a_stream_sees_its_own_organization_alone_live_and_replayed() {
+pub async fn a_stream_sees_its_own_organization_alone_live_and_replayed() {
     let app = TestApp::start().await;
     let one = app.member("o1", "u1", "admin").await;
     let two = app.member("o2", "u2", "admin").await;
@@ -32,7 +32,7 @@ async fn a_stream_sees_its_own_organization_alone_live_and_replayed() {
 }
 
 #[tokio::test]
-async fn an_id_of_another_organization_is_not_trusted() {
+pub async fn an_id_of_another_organization_is_not_trusted() {
     let app = TestApp::start().await;
     let one = app.member("o1", "u1", "admin").await;
     let two = app.member("o2", "u2", "admin").await;
@@ -73,7 +73,7 @@ async fn refusals_are_the_same_for_every_organization_existing_or_not() {
 }
 
 #[tokio::test]
-async fn only_the_named_roles_and_the_named_user_see_what_is_for_them() {
+pub async fn only_the_named_roles_and_the_named_user_see_what_is_for_them() {
     let app = TestApp::start().await;
     let admin = app.member("o1", "u1", "admin").await;
     let member = app.member("o1", "u2", "member").await;
@@ -98,7 +98,7 @@ async fn only_the_named_roles_and_the_named_user_see_what_is_for_them() {
 }
 
 #[tokio::test]
-async fn a_row_that_moves_between_organizations_is_deleted_in_one_and_inserted_in_the_other() {
+pub async fn a_row_that_moves_between_organizations_is_deleted_in_one_and_inserted_in_the_other() {
     let app = TestApp::start().await;
     let one = app.member("o1", "u1", "admin").await;
     let two = app.member("o2", "u2", "admin").await;

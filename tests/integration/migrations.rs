@@ -14,9 +14,11 @@ use walcast::postgres::dsn::Dsn;
 
 use crate::bench::server;
 
-const WALCAST: [&str; 2] = [
+const WALCAST: [&str; 4] = [
     include_str!("../../migrations/walcast/0001_schema.sql"),
     include_str!("../../migrations/walcast/0002_emit.sql"),
+    include_str!("../../migrations/walcast/0003_outbox.sql"),
+    include_str!("../../migrations/walcast/0004_emit.sql"),
 ];
 
 /// A database with all migrations done, and its owner's session.

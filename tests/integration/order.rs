@@ -20,7 +20,7 @@ async fn events_come_in_commit_order_not_in_the_order_of_writing() {
 }
 
 #[tokio::test]
-async fn what_is_rolled_back_never_happened() {
+pub async fn what_is_rolled_back_never_happened() {
     let app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "").await;
@@ -35,7 +35,7 @@ async fn what_is_rolled_back_never_happened() {
 }
 
 #[tokio::test]
-async fn concurrent_writers_lose_and_double_nothing() {
+pub async fn concurrent_writers_lose_and_double_nothing() {
     const WRITERS: usize = 8;
     const EACH: usize = 100;
     let app = TestApp::start().await;

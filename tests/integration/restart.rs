@@ -10,7 +10,7 @@ fn done(frame: &Frame) -> bool {
 }
 
 #[tokio::test]
-async fn after_kill_9_the_same_ids_name_the_same_events_and_nothing_is_lost() {
+pub async fn after_kill_9_the_same_ids_name_the_same_events_and_nothing_is_lost() {
     let mut app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     app.stop().await;
@@ -57,7 +57,7 @@ async fn open(worker: &WorkerProcess, token: &str, parameters: &str) -> Stream {
 }
 
 #[tokio::test]
-async fn sigterm_closes_streams_with_a_retry_and_exits_0() {
+pub async fn sigterm_closes_streams_with_a_retry_and_exits_0() {
     let mut app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     app.stop().await;
@@ -117,7 +117,7 @@ async fn a_quiet_system_confirms_what_it_read_once_the_window_has_passed() {
 }
 
 #[tokio::test]
-async fn a_graceful_restart_keeps_ids_and_an_idle_systems_positions_valid() {
+pub async fn a_graceful_restart_keeps_ids_and_an_idle_systems_positions_valid() {
     let mut app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.connect(&member, "").await;

@@ -48,7 +48,7 @@ async fn two() -> (TestApp, Member, Member) {
 }
 
 #[tokio::test]
-async fn a_revoked_member_gets_nothing_of_the_transaction_that_revokes() {
+pub async fn a_revoked_member_gets_nothing_of_the_transaction_that_revokes() {
     let (app, stays, goes) = two().await;
     let (mut staying, mut first, mut second) =
         (app.open(&stays, "").await, app.open(&goes, "").await, app.open(&goes, "&channel=custom").await);
@@ -90,7 +90,7 @@ async fn a_membership_that_moves_or_goes_with_its_organization_is_gone_too() {
 }
 
 #[tokio::test]
-async fn truncated_memberships_leave_only_who_is_a_member_at_the_commit() {
+pub async fn truncated_memberships_leave_only_who_is_a_member_at_the_commit() {
     let (app, stays, goes) = two().await;
     let (mut staying, mut going) = (app.open(&stays, "").await, app.open(&goes, "").await);
     app.transaction(
@@ -172,7 +172,7 @@ async fn a_replay_ends_at_once_also_for_a_client_that_reads_nothing() {
 }
 
 #[tokio::test]
-async fn who_was_revoked_while_the_worker_was_down_is_refused_and_the_others_resume() {
+pub async fn who_was_revoked_while_the_worker_was_down_is_refused_and_the_others_resume() {
     let (mut app, stays, goes) = two().await;
     let (mut staying, mut going) = (app.open(&stays, "").await, app.open(&goes, "").await);
     app.sql(EMIT).await;

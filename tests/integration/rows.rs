@@ -108,7 +108,7 @@ async fn a_delete_that_cannot_be_routed_is_told() {
 }
 
 #[tokio::test]
-async fn a_changed_primary_key_is_an_update_of_the_same_row() {
+pub async fn a_changed_primary_key_is_an_update_of_the_same_row() {
     let app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     app.sql("insert into properties (id, organization_id, title, status) values ('p1', 'o1', 'T', 'draft')")
@@ -121,7 +121,7 @@ async fn a_changed_primary_key_is_an_update_of_the_same_row() {
 }
 
 #[tokio::test]
-async fn a_mirrored_row_follows_its_changed_key() {
+pub async fn a_mirrored_row_follows_its_changed_key() {
     let app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     app.sql("insert into devices (id, organization_id, name, model, status) values ('d1', 'o1', 'D', 'M', 'ONLINE')")
@@ -137,7 +137,7 @@ async fn a_mirrored_row_follows_its_changed_key() {
 }
 
 #[tokio::test]
-async fn a_related_row_of_another_organization_is_not_told() {
+pub async fn a_related_row_of_another_organization_is_not_told() {
     let app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     app.member("o2", "u2", "admin").await;
@@ -161,7 +161,7 @@ async fn a_related_row_of_another_organization_is_not_told() {
 }
 
 #[tokio::test]
-async fn truncate_is_told_to_streams_of_the_tables_channels() {
+pub async fn truncate_is_told_to_streams_of_the_tables_channels() {
     let app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut lots = app.open(&member, "&channel=lots").await;
@@ -179,7 +179,7 @@ async fn truncate_is_told_to_streams_of_the_tables_channels() {
 }
 
 #[tokio::test]
-async fn an_event_above_the_limit_goes_out_without_its_data() {
+pub async fn an_event_above_the_limit_goes_out_without_its_data() {
     let app = TestApp::builder()
         .config(|config| config.journal.max_event = walcast::config::ByteSize(4096))
         .start()
@@ -193,7 +193,7 @@ async fn an_event_above_the_limit_goes_out_without_its_data() {
 }
 
 #[tokio::test]
-async fn emit_refuses_what_is_not_an_event_and_strangers() {
+pub async fn emit_refuses_what_is_not_an_event_and_strangers() {
     let app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "").await;
@@ -223,7 +223,7 @@ async fn emit_refuses_what_is_not_an_event_and_strangers() {
 }
 
 #[tokio::test]
-async fn a_transaction_larger_than_memory_allows_is_spooled_and_whole() {
+pub async fn a_transaction_larger_than_memory_allows_is_spooled_and_whole() {
     const ROWS: usize = 20_000;
     let app = TestApp::builder()
         .config(|config| config.source.max_transaction = walcast::config::ByteSize(64 * 1024))

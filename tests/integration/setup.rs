@@ -1,12 +1,14 @@
 //! What `setup` plans, run against a real server.
 
 use walcast::postgres::schema::TableName;
+use walcast::source::Kind;
 use walcast::source::setup::{IdentityNeed, Requirements, SetupError, plan};
 
 use super::source::TestDatabase;
 
 fn requirements(database: &TestDatabase, tables: &[(&str, IdentityNeed)]) -> Requirements {
     Requirements {
+        source: Kind::Wal,
         publication: "walcast".to_owned(),
         slot: database.slot.clone(),
         tables: tables.iter().map(|(name, need)| (TableName::parse(name), *need)).collect(),

@@ -49,7 +49,7 @@ async fn write(app: &TestApp, organization: &str, megabytes: usize) {
 }
 
 #[tokio::test]
-async fn an_id_that_left_a_full_window_is_history_expired_until_the_client_has_the_syncs_own() {
+pub async fn an_id_that_left_a_full_window_is_history_expired_until_the_client_has_the_syncs_own() {
     let app = TestApp::builder().config(|config| config.replay.max_memory = ByteSize(1 << 20)).start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "").await;
@@ -241,7 +241,7 @@ async fn an_id_ahead_of_this_node_is_waited_for_and_one_that_never_comes_is_hist
 }
 
 #[tokio::test]
-async fn an_id_inside_the_window_that_names_no_transaction_is_history_reset() {
+pub async fn an_id_inside_the_window_that_names_no_transaction_is_history_reset() {
     let app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "").await;
@@ -355,7 +355,7 @@ async fn the_workers_own_events_pass_every_filter() {
 }
 
 #[tokio::test]
-async fn since_starts_at_a_duration_at_an_id_and_at_the_earliest() {
+pub async fn since_starts_at_a_duration_at_an_id_and_at_the_earliest() {
     let app = TestApp::start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "").await;

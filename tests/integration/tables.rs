@@ -74,7 +74,7 @@ async fn partitions_are_their_root_whatever_is_attached_and_detached() {
 }
 
 #[tokio::test]
-async fn a_child_by_inheritance_is_a_table_of_its_own() {
+pub async fn a_child_by_inheritance_is_a_table_of_its_own() {
     let before = "
         create table parent (id int primary key, organization_id text);
         create table child (extra int, primary key (id)) inherits (parent);
@@ -110,7 +110,7 @@ async fn generated_columns_are_left_out_and_a_table_without_a_key_logs_its_rows(
 }
 
 #[tokio::test]
-async fn a_large_value_of_a_mirrored_row_that_is_not_touched_is_still_there() {
+pub async fn a_large_value_of_a_mirrored_row_that_is_not_touched_is_still_there() {
     let before = "
         create table docs (id int primary key, organization_id text, title text, body text);
         alter table docs alter column body set storage external;

@@ -55,7 +55,7 @@ fn pairs(expected: &[(&str, i64)]) -> Vec<(String, i64)> {
 }
 
 #[tokio::test]
-async fn what_a_savepoint_took_back_never_happened() {
+pub async fn what_a_savepoint_took_back_never_happened() {
     let (app, mut stream) = start().await;
     app.transaction(
         "insert into parents values (1, 'o1', 'kept');
@@ -81,7 +81,7 @@ async fn what_a_savepoint_took_back_never_happened() {
 }
 
 #[tokio::test]
-async fn a_prepared_transaction_comes_when_it_is_committed_and_never_when_it_is_not() {
+pub async fn a_prepared_transaction_comes_when_it_is_committed_and_never_when_it_is_not() {
     let (app, mut stream) = start().await;
     if app.text("current_setting('max_prepared_transactions')").await == "0" {
         // Only on a server of somebody else's: the suite's own allows them.
@@ -109,7 +109,7 @@ async fn a_prepared_transaction_comes_when_it_is_committed_and_never_when_it_is_
 }
 
 #[tokio::test]
-async fn truncating_many_tables_is_told_once_for_each_that_makes_events() {
+pub async fn truncating_many_tables_is_told_once_for_each_that_makes_events() {
     let (app, mut stream) = start().await;
     app.sql("insert into parents values (1, 'o1', 'a'); insert into children values (1, 1, 'o1')").await;
     app.sql("truncate parents, notes cascade").await;
@@ -124,7 +124,7 @@ async fn truncating_many_tables_is_told_once_for_each_that_makes_events() {
 }
 
 #[tokio::test]
-async fn lookups_show_the_mirror_as_of_each_change_of_their_own_transaction() {
+pub async fn lookups_show_the_mirror_as_of_each_change_of_their_own_transaction() {
     let (app, mut stream) = start().await;
     app.transaction(
         "insert into children values (1, null, 'o1');

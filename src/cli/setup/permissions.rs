@@ -9,6 +9,7 @@ use postgres_protocol::escape::escape_identifier;
 use super::Roles;
 use crate::cli::exit::Usage;
 use crate::postgres::Client;
+use crate::source::Kind;
 
 const EMIT: &str = "walcast.emit(text, text, jsonb, text, jsonb, jsonb)";
 
@@ -17,8 +18,18 @@ const EMIT_ONCE: &str = "walcast.emit_once(bytea, text, text, jsonb, text, jsonb
 
 const EXISTS: &str = "select exists (select from pg_catalog.pg_roles where rolname = $1)";
 const MAY_ENTER: &str = "select pg_catalog.has_schema_privilege($1, 'walcast', 'usage')";
-const MAY_READ: &str = "select pg_catalog.has_table_privilege($1, 'walcast.secret', 'select')";
+const MAY_READ: &str = "select pg_catalog.has_table_privilege($1, $2, 'select')";
 const MAY_CALL: &str = "select pg_catalog.has_function_privilege($1, $2, 'execute')";
+
+/// What the worker reads and calls where it reads the outbox.
+const OUTBOX_TABLES: [&str; 4] =
+    ["walcast.outbox", "walcast.outbox_relations", "walcast.outbox_transactions", "walcast.outbox_state"];
+const OUTBOX_FUNCTIONS: [&str; 4] = [
+    "walcast.open_outbox(bigint)",
+    "walcast.number_outbox()",
+    "walcast.prune_outbox(bigint, integer)",
+    "walcast.write_canary(text)",
+];
 
 /// Grants that are missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +38,7 @@ pub(super) struct Permissions {
 }
 
 impl Permissions {
-    pub(super) async fn find(client: &Client, roles: &Roles) -> anyhow::Result<Self> {
+    pub(super) async fn find(client: &Client, roles: &Roles, source: Kind) -> anyhow::Result<Self> {
         let mut found = Self::default();
         if roles.worker.is_none() && roles.emitters.is_empty() {
             return Ok(found);
@@ -41,8 +52,14 @@ impl Permissions {
         }
         if let Some(role) = &roles.worker {
             found.enter(client, role).await?;
-            if !client.query_one(MAY_READ, &[role]).await?.try_get::<_, bool>(0)? {
-                found.add(format!("grant select on walcast.secret to {}", escape_identifier(role)));
+            found.read(client, role, "walcast.secret").await?;
+            if source == Kind::Outbox {
+                for table in OUTBOX_TABLES {
+                    found.read(client, role, table).await?;
+                }
+                for function in OUTBOX_FUNCTIONS {
+                    found.call(client, role, function).await?;
+                }
             }
             found.call(client, role, EMIT).await?;
             found.call(client, role, EMIT_ONCE).await?;
@@ -60,6 +77,13 @@ impl Permissions {
         }
         if !client.query_one(MAY_ENTER, &[role]).await?.try_get::<_, bool>(0)? {
             self.add(format!("grant usage on schema walcast to {}", escape_identifier(role)));
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, client: &Client, role: &String, table: &str) -> anyhow::Result<()> {
+        if !client.query_one(MAY_READ, &[role, &table]).await?.try_get::<_, bool>(0)? {
+            self.add(format!("grant select on {table} to {}", escape_identifier(role)));
         }
         Ok(())
     }

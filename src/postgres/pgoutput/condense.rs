@@ -36,6 +36,21 @@ pub struct LongMessages {
     pub max_bytes: usize,
 }
 
+impl LongMessages {
+    /// Whether a value of so many bytes is kept, where `kept` bytes of values before it were.
+    #[must_use]
+    pub const fn keeps(&self, bytes: usize, kept: &mut usize) -> bool {
+        if bytes <= SMALL_BYTES {
+            return true;
+        }
+        let fits = *kept + bytes <= self.max_bytes;
+        if fits {
+            *kept += bytes;
+        }
+        fits
+    }
+}
+
 /// One message on its way.
 #[derive(Debug)]
 pub struct Condenser {
@@ -246,13 +261,10 @@ impl Condenser {
             return Err(Problem::Truncated { needed: size - (self.remaining - HEADER) });
         }
         let cells_left = left.saturating_sub(1);
-        if size > SMALL_BYTES && self.kept + size > self.keep.max_bytes {
+        if !self.keep.keeps(size, &mut self.kept) {
             let digest = Context::new(&SHA256);
             self.step = Step::Skip(Box::new(Skipped { bytes: size, cells_left, length, digest }));
             return Ok(HEADER);
-        }
-        if size > SMALL_BYTES {
-            self.kept += size;
         }
         if size == 0 {
             self.next_cell(cells_left);

@@ -36,6 +36,19 @@ pub enum Cell<'a> {
     },
 }
 
+impl Cell<'_> {
+    /// What stands for this value where it is not kept.
+    #[must_use]
+    pub fn oversize(value: &[u8]) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, value);
+        let digest = digest.as_ref().first_chunk().copied().unwrap_or_default();
+        Self::Oversize {
+            length: u32::try_from(value.len()).unwrap_or(u32::MAX),
+            digest: u64::from_be_bytes(digest),
+        }
+    }
+}
+
 /// The kind of [`Cell::Oversize`]: four bytes of length and eight of digest follow.
 pub(super) const OVERSIZE: u8 = b'o';
 

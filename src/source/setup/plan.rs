@@ -7,6 +7,7 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use super::state::{Publication, State};
 use super::{IdentityNeed, Note, Plan, Problem, Requirements, Shortcoming, Statement};
 use crate::postgres::schema::{ReplicaIdentity, Schema, Table, TableKind, TableName};
+use crate::source::Kind;
 
 /// `failover` of `pg_create_logical_replication_slot`.
 const FAILOVER_SINCE: i32 = 170_000;
@@ -25,11 +26,18 @@ pub(super) fn compute(
     requirements: &Requirements,
 ) -> Result<Plan, Vec<Problem>> {
     let mut planner = Planner { state, schema, requirements, plan: Plan::default(), problems: Vec::new() };
-    planner.server();
-    planner.identities();
-    planner.publication();
-    planner.slot();
-    planner.keep_size();
+    match requirements.source {
+        Kind::Wal => {
+            planner.server();
+            planner.identities();
+            planner.publication();
+            planner.slot();
+            planner.keep_size();
+            planner.remove_triggers(&|_| true);
+        }
+        Kind::Outbox => planner.outbox(),
+    }
+    planner.chosen();
     planner.grants();
     if planner.problems.is_empty() { Ok(planner.plan) } else { Err(planner.problems) }
 }
@@ -37,20 +45,30 @@ pub(super) fn compute(
 pub(super) fn shortcomings(state: &State, schema: &Schema, requirements: &Requirements) -> Vec<Shortcoming> {
     let mut planner = Planner { state, schema, requirements, plan: Plan::default(), problems: Vec::new() };
     let mut found = Vec::new();
-    planner.server();
-    planner.told("server", &mut found);
-    planner.identities();
-    planner.told("table", &mut found);
-    planner.publication();
-    planner.told("publication", &mut found);
+    planner.still_chosen();
+    planner.told("source", &mut found);
+    match requirements.source {
+        Kind::Wal => {
+            planner.server();
+            planner.told("server", &mut found);
+            planner.identities();
+            planner.told("table", &mut found);
+            planner.publication();
+            planner.told("publication", &mut found);
+        }
+        Kind::Outbox => {
+            planner.triggers();
+            planner.told("trigger", &mut found);
+        }
+    }
     found
 }
 
-struct Planner<'a> {
-    state: &'a State,
-    schema: &'a Schema,
-    requirements: &'a Requirements,
-    plan: Plan,
+pub(super) struct Planner<'a> {
+    pub(super) state: &'a State,
+    pub(super) schema: &'a Schema,
+    pub(super) requirements: &'a Requirements,
+    pub(super) plan: Plan,
     problems: Vec<Problem>,
 }
 
@@ -221,6 +239,7 @@ impl Planner<'_> {
                         self.requirements.publication
                     )
                 }
+                "trigger" => format!("the outbox's triggers are not as the catalog needs them. {why}"),
                 _ => why,
             };
             found.push(Shortcoming { of, text, sql: Some(format!("{sql};")) });
@@ -270,21 +289,21 @@ impl Planner<'_> {
                 "The worker reads the mirrored ones whole.",
             );
         }
-        if !grantee.may_replicate {
+        if !grantee.may_replicate && self.requirements.source == Kind::Wal {
             let text = format!("The worker's role {role} must be able to replicate. As a superuser:");
             self.plan.notes.push(Note { text, sql: format!("alter role {quoted} replication") });
         }
     }
 
-    fn step(&mut self, sql: String, why: &str) {
+    pub(super) fn step(&mut self, sql: String, why: &str) {
         self.plan.statements.push(Statement { sql, why: why.to_owned(), locks: false });
     }
 
-    fn lock(&mut self, sql: String, why: String) {
+    pub(super) fn lock(&mut self, sql: String, why: String) {
         self.plan.statements.push(Statement { sql, why, locks: true });
     }
 
-    fn problem(&mut self, text: impl Into<String>, sql: Option<String>) {
+    pub(super) fn problem(&mut self, text: impl Into<String>, sql: Option<String>) {
         self.problems.push(Problem { text: text.into(), sql });
     }
 }

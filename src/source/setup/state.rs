@@ -14,6 +14,7 @@ pub(super) struct State {
     pub(super) publication: Option<Publication>,
     pub(super) slot: Option<Slot>,
     pub(super) grantee: Option<Grantee>,
+    pub(super) outbox: Option<Outbox>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +62,19 @@ pub(super) struct Grantee {
     pub(super) tables_without_select: Vec<TableName>,
 }
 
+/// What `walcast migrate` made; none before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outbox {
+    /// What is set up, as `walcast.meta` spells it.
+    pub(super) source: Option<String>,
+    /// The triggers that write it, and whether each fires always.
+    pub(super) triggers: BTreeMap<(TableName, String), bool>,
+    /// Copies of them on partitions that do not.
+    pub(super) silent: Vec<(TableName, String)>,
+    /// There are rows in it.
+    pub(super) filled: bool,
+}
+
 const SERVER: &str = "
 select current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery(),
        current_setting('max_replication_slots')::bigint,
@@ -106,6 +120,24 @@ select n.nspname::text, c.relname::text
   join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = wanted.name
  where c.relkind in ('r', 'p') and not pg_catalog.has_table_privilege($1, c.oid, 'select') order by 1, 2";
 
+/// A role that only replicates may have no right to enter the schema; whoever sets up may read all of it.
+const OUTBOX: &str = "
+select pg_catalog.has_table_privilege(c.oid, 'select')
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where n.nspname = 'walcast' and c.relname = 'outbox' and pg_catalog.has_schema_privilege(n.oid, 'usage')";
+const META: &str = "select source from walcast.meta";
+const FILLED: &str = "select exists (select from walcast.outbox)";
+
+/// A partition has copies of its root's.
+const TRIGGERS: &str = "
+select n.nspname::text, c.relname::text, t.tgname::text, t.tgenabled = 'A', t.tgparentid <> 0
+  from pg_catalog.pg_trigger t
+  join pg_catalog.pg_class c on c.oid = t.tgrelid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  join pg_catalog.pg_proc f on f.oid = t.tgfoid and f.proname = 'outbox_change'
+  join pg_catalog.pg_namespace w on w.oid = f.pronamespace and w.nspname = 'walcast'
+ order by 1, 2, 3";
+
 impl State {
     pub(super) async fn fetch(client: &Client, requirements: &Requirements) -> Result<Self, Error> {
         let row = client.query_one(SERVER, &[]).await?;
@@ -127,7 +159,8 @@ impl State {
             Some(role) => fetch_grantee(client, role, requirements).await?,
             None => None,
         };
-        Ok(Self { server, role, publication, slot, grantee })
+        let outbox = fetch_outbox(client).await?;
+        Ok(Self { server, role, publication, slot, grantee, outbox })
     }
 }
 
@@ -152,6 +185,26 @@ async fn fetch_publication(
         }
     }
     Ok(Some(publication))
+}
+
+async fn fetch_outbox(client: &Client) -> Result<Option<Outbox>, Error> {
+    let Some(row) = client.query_opt(OUTBOX, &[]).await? else {
+        return Ok(None);
+    };
+    let mut outbox = Outbox { source: client.query_one(META, &[]).await?.try_get(0)?, ..Outbox::default() };
+    if row.try_get(0)? {
+        outbox.filled = client.query_one(FILLED, &[]).await?.try_get(0)?;
+    }
+    for row in client.query(TRIGGERS, &[]).await? {
+        let table = TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
+        let (name, fires, copy): (String, bool, bool) = (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+        if !copy {
+            outbox.triggers.insert((table, name), fires);
+        } else if !fires {
+            outbox.silent.push((table, name));
+        }
+    }
+    Ok(Some(outbox))
 }
 
 async fn fetch_grantee(

@@ -33,6 +33,7 @@ fn schema(tables: Vec<Table>) -> Schema {
 
 fn requirements(tables: &[(&str, IdentityNeed)]) -> Requirements {
     Requirements {
+        source: Kind::Wal,
         publication: "walcast".to_owned(),
         slot: "walcast_app".to_owned(),
         tables: tables.iter().map(|(name, need)| (TableName::parse(name), *need)).collect(),

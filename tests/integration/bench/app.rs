@@ -1,18 +1,19 @@
 //! A worker under test, on a database of its own.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use walcast::app::App;
-use walcast::config::{Config, Secret};
+use walcast::config::{Config, Secret, SourceKind};
 use walcast::postgres::client::Client;
 use walcast::postgres::dsn::Dsn;
 
 use super::http::{Request, Response};
 use super::sse::Stream;
-use super::{eventually, server};
+use super::{PATIENCE, eventually, server};
 
 /// Signs the tokens of every test.
 pub const JWT_SECRET: &str = "a secret of the tests, long enough for HS256";
@@ -48,12 +49,25 @@ pub struct Builder {
     worker_dsn: Option<Reroute>,
 }
 
+thread_local! {
+    /// What the tests of this thread read: a test and its runtime have one thread.
+    static SOURCE: Cell<SourceKind> = const { Cell::new(SourceKind::Auto) };
+}
+
+/// Runs a test, which is written for either source, over the outbox.
+pub fn over_the_outbox(test: fn()) {
+    SOURCE.set(SourceKind::Outbox);
+    test();
+    SOURCE.set(SourceKind::Auto);
+}
+
 /// A configuration for tests: the reference domain, any free port, everything a stream needs.
 pub fn configuration() -> Config {
     let mut config = Config::reference();
     config.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.access.jwt_secret = Some(Secret::new(JWT_SECRET.to_owned()));
     config.http.drain = Duration::from_millis(200);
+    config.source.kind = SOURCE.get();
     config
 }
 
@@ -166,7 +180,10 @@ impl TestApp {
     pub async fn transaction(&self, sql: &str) -> RangeInclusive<i64> {
         let before = self.clock().await;
         self.sql(&format!("begin; {sql}; commit")).await;
-        before..=self.clock().await
+        let after = self.clock().await;
+        // An outbox's time is when it was numbered: soon after.
+        let patience = i64::try_from(PATIENCE.as_millis()).expect("seconds");
+        before..=if self.config.source.kind == SourceKind::Outbox { after + patience } else { after }
     }
 
     async fn clock(&self) -> i64 {

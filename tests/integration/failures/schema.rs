@@ -109,7 +109,7 @@ async fn a_dropped_table_is_told_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn columns_come_go_and_change_and_the_stream_goes_on() {
+pub async fn columns_come_go_and_change_and_the_stream_goes_on() {
     let (app, mut stream) = with_bays().await;
     app.sql("alter table bays add column note text; insert into bays values (1, 'o1', 'a', 1, 'n')").await;
     assert_eq!(stream.event().await.json()["data"]["spots"], json!(1));

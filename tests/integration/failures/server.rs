@@ -18,7 +18,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[tokio::test]
-async fn a_copy_of_an_older_state_with_the_same_identifier_is_another_history() {
+pub async fn a_copy_of_an_older_state_with_the_same_identifier_is_another_history() {
     let (cluster, url) = own_cluster(&[]).await;
     let mut app = TestApp::builder().on(url).start().await;
     let member = app.member("o1", "u1", "admin").await;
@@ -46,7 +46,7 @@ async fn a_copy_of_an_older_state_with_the_same_identifier_is_another_history() 
 }
 
 #[tokio::test]
-async fn a_promoted_standby_is_another_epoch() {
+pub async fn a_promoted_standby_is_another_epoch() {
     let (primary, url) = own_cluster(&[]).await;
     let proxy = Proxy::start(address(&url).await).await;
     let mut app = TestApp::builder().on(url).through(through(&proxy)).start().await;
