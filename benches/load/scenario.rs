@@ -59,7 +59,7 @@ impl Scale {
         storm_organizations: 500,
         storm_streams: 10_000,
         storm_history: 1000,
-        seconds: 8,
+        seconds: 6,
         flat: 100_000,
         peers: true,
     };
