@@ -157,10 +157,6 @@ impl Pipeline {
 
     /// Nothing of before counts: ids begin anew, and the mirror is read from the database.
     async fn begin_history(&mut self, identity: Identity, start: Lsn) -> Result<(), Stopped> {
-        // `Connected` follows a `Reset` that has said it all.
-        if self.identity.as_ref() == Some(&identity) && self.parts.journals.head() == start {
-            return Ok(());
-        }
         let epoch = epoch(&identity, self.parts.source.kind().as_str(), self.compiled.fingerprint());
         self.parts.readiness.enter(Phase::Starting);
         self.parts.mapper.set_epoch(epoch);

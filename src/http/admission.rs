@@ -30,7 +30,8 @@ use crate::hub::{Filter, Full, Pace, Start, StreamHandle, Subscription};
 use crate::postgres::Lsn;
 use crate::presence;
 
-const BEHIND: Refusal = Refusal::transient("behind", "the worker has yet to read what is committed by now");
+pub(super) const BEHIND: Refusal =
+    Refusal::transient("behind", "the worker has yet to read what is committed by now");
 const BUSY: Refusal = Refusal::transient("busy", "too many streams are being opened at once");
 
 /// Somebody known, who asks for what they may have.

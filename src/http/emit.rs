@@ -19,6 +19,7 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL};
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde::Serialize;
 
+use super::admission::BEHIND;
 use super::body;
 use super::query::Query;
 use super::refusal::Refusal;
@@ -88,8 +89,20 @@ async fn accept(state: &State, request: Request) -> Result<Answer, Refusal> {
     drop(body);
     // What a browser adds by itself, or what stands in a URL, is a user's.
     let may_be_service = head.headers.contains_key(AUTHORIZATION);
-    if !may_emit(state, &principal, &emission.organization, may_be_service)? {
-        return Err(NOT_YOURS);
+    match stands(state, &principal, &emission.organization)? {
+        Standing::Member => {}
+        Standing::Foreign => return Err(NOT_YOURS),
+        Standing::Unknown if !may_be_service => return Err(NOT_YOURS),
+        // A service, unless they were made a member just now: that is read first.
+        Standing::Unknown => {
+            let visible = state.services.visibility.visible().await;
+            if matches!(stands(state, &principal, &emission.organization)?, Standing::Foreign) {
+                return Err(NOT_YOURS);
+            }
+            if !visible.current && state.memberships()?.are_mirrored() {
+                return Err(BEHIND);
+            }
+        }
     }
     let emitter = Arc::clone(state.emitter()?);
     emitter.judge(&emission).map_err(|why| Refusal::bad_request(format!("type or only: {why}")))?;
@@ -102,27 +115,32 @@ async fn accept(state: &State, request: Request) -> Result<Answer, Refusal> {
     Ok(Answer { accepted: true, position })
 }
 
-fn may_emit(
-    state: &State,
-    principal: &Principal,
-    organization: &str,
-    may_be_service: bool,
-) -> Result<bool, Refusal> {
+/// How a token's bearer stands to an organization.
+enum Standing {
+    /// The token names it, or its subject is a member.
+    Member,
+    /// The token, or a membership, says where else they belong.
+    Foreign,
+    /// Nothing says where they belong.
+    Unknown,
+}
+
+fn stands(state: &State, principal: &Principal, organization: &str) -> Result<Standing, Refusal> {
     let memberships = state.memberships()?;
     if !principal.may_ask_for(organization) {
-        return Ok(false);
+        return Ok(Standing::Foreign);
     }
     let names = |id: &Arc<str>| **id == *organization;
     if memberships.role_of(organization, principal).is_some()
         || principal.default_organization.as_ref().is_some_and(names)
         || principal.organizations.contains_key(organization)
     {
-        return Ok(true);
+        return Ok(Standing::Member);
     }
     let bound = principal.default_organization.is_some()
         || !principal.organizations.is_empty()
         || !memberships.organizations_of(principal).is_empty();
-    Ok(may_be_service && !bound)
+    Ok(if bound { Standing::Foreign } else { Standing::Unknown })
 }
 
 fn key_of(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
