@@ -7,6 +7,9 @@ use super::lobby;
 /// What is kept for files, sessions with the database, and listeners.
 const OWN: usize = 128;
 
+/// Connections that are no stream, unless that is more than a quarter.
+const FEWEST_GUESTS: usize = 256;
+
 /// How descriptors are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shares {
@@ -45,7 +48,7 @@ fn shared(descriptors: Option<usize>, streams: u32) -> Shares {
         return Shares { guests: lobby::MOST, streams };
     };
     let sockets = descriptors.saturating_sub(OWN).max(8);
-    let guests = lobby::MOST.min(sockets / 4);
+    let guests = lobby::MOST.min((sockets / 16).max(FEWEST_GUESTS.min(sockets / 4)));
     let possible = u32::try_from(sockets - guests).unwrap_or(u32::MAX);
     Shares { guests, streams: if streams == 0 { possible } else { streams.min(possible) } }
 }
@@ -58,7 +61,7 @@ mod tests {
     fn streams_leave_descriptors_for_who_comes_next() {
         assert_eq!(shared(None, 0), Shares { guests: 4096, streams: 0 });
         assert_eq!(shared(Some(1 << 20), 100_000), Shares { guests: 4096, streams: 100_000 });
-        assert_eq!(shared(Some(20_000), 100_000), Shares { guests: 4096, streams: 15_776 });
+        assert_eq!(shared(Some(20_000), 100_000), Shares { guests: 1242, streams: 18_630 });
         assert_eq!(shared(Some(1024), 0), Shares { guests: 224, streams: 672 });
         assert_eq!(shared(Some(10), 5), Shares { guests: 2, streams: 5 });
     }

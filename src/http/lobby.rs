@@ -1,15 +1,17 @@
 //! Connections that are not a stream: how many there may be, and which one makes room for a new one.
 //!
-//! A guest waits (for a request's head, or for the next request) or is busy (being answered). When there is no room,
-//! the guest that has waited longest goes; with a full address, the longest waiting of that address. So whoever opens
-//! connections and says nothing pushes out their own, and who comes with a request is served meanwhile. A stream has
-//! left the lobby: it counts against the limits of streams.
+//! A guest waits (for a request's head, or for the next request) or is busy (being answered). With a full address, the
+//! longest waiting of that address goes: whoever opens connections and says nothing pushes out their own. With a full
+//! lobby the longest waiting of all goes, but not before they had a moment to say something: until then, and while
+//! everybody is busy, nobody is let in, and who comes stands in the system's queue. A stream has left the lobby: it
+//! counts against the limits of streams.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::time::{Duration, Instant, sleep_until};
 
 /// Guests at most: each costs up to its head's buffer.
 pub(super) const MOST: usize = 4096;
@@ -17,11 +19,26 @@ pub(super) const MOST: usize = 4096;
 /// The share of one address.
 const OF_ADDRESS: usize = MOST / 4;
 
+/// A request that was sent at once has been read after so long, also of one among thousands that came together.
+const A_MOMENT: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(super) struct Lobby {
     most: usize,
     of_address: usize,
+    moment: Duration,
     state: Mutex<State>,
+    /// Somebody left.
+    left: Notify,
+}
+
+/// Why nobody can be let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    /// The address has its share, and all of it is busy.
+    Address,
+    /// All of it is busy, or may still say something until then.
+    Lobby(Option<Instant>),
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +52,7 @@ struct State {
 
 #[derive(Debug)]
 struct Waiting {
+    since: Instant,
     address: Option<IpAddr>,
     leave: Arc<Notify>,
 }
@@ -59,25 +77,48 @@ pub(super) struct Guest {
 impl Lobby {
     /// `by_address`: one may have its share only.
     pub(super) fn new(most: usize, by_address: bool) -> Arc<Self> {
-        Self::sized(most, if by_address { OF_ADDRESS.min(most) } else { most })
+        Self::sized(most, if by_address { OF_ADDRESS.min(most) } else { most }, A_MOMENT)
     }
 
-    fn sized(most: usize, of_address: usize) -> Arc<Self> {
-        Arc::new(Self { most, of_address, state: Mutex::default() })
+    fn sized(most: usize, of_address: usize, moment: Duration) -> Arc<Self> {
+        Arc::new(Self { most, of_address, moment, state: Mutex::default(), left: Notify::new() })
+    }
+
+    /// As [`enter`](Self::enter), once there is room. None: the address is full of its own.
+    pub(super) async fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Guest> {
+        loop {
+            let left = self.left.notified();
+            tokio::pin!(left);
+            // Before looking: who leaves in between is not missed.
+            left.as_mut().enable();
+            match self.enter(address) {
+                Ok(guest) => return Some(guest),
+                Err(Full::Address) => return None,
+                Err(Full::Lobby(None)) => left.await,
+                Err(Full::Lobby(Some(until))) => tokio::select! {
+                    () = left => {}
+                    () = sleep_until(until) => {}
+                },
+            }
+        }
     }
 
     /// Lets somebody in, who begins by waiting. `address` is none for those whose address says nothing, such as a
-    /// proxy's. None: there is no room, and everybody in it is busy.
-    pub(super) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Guest> {
+    /// proxy's.
+    fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Guest, Full> {
         let mut state = self.state();
         if let Some(crowd) = address.and_then(|address| state.addresses.get(&address))
             && crowd.open >= self.of_address
         {
-            let longest = crowd.waiting.first().copied()?;
+            let longest = crowd.waiting.first().copied().ok_or(Full::Address)?;
             state.send_away(longest);
         }
         if state.open >= self.most {
-            let longest = state.waiting.first_key_value().map(|(turn, _)| *turn)?;
+            let (longest, waiting) = state.waiting.first_key_value().ok_or(Full::Lobby(None))?;
+            let (longest, until) = (*longest, waiting.since + self.moment);
+            if until > Instant::now() {
+                return Err(Full::Lobby(Some(until)));
+            }
             state.send_away(longest);
         }
         state.open += 1;
@@ -87,7 +128,7 @@ impl Lobby {
         let leave = Arc::new(Notify::new());
         let turn = Mutex::new(Some(state.wait(address, Arc::clone(&leave))));
         drop(state);
-        Some(Guest { lobby: Arc::clone(self), address, leave, turn })
+        Ok(Guest { lobby: Arc::clone(self), address, leave, turn })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -99,7 +140,7 @@ impl State {
     fn wait(&mut self, address: Option<IpAddr>, leave: Arc<Notify>) -> u64 {
         self.next_turn += 1;
         let turn = self.next_turn;
-        self.waiting.insert(turn, Waiting { address, leave });
+        self.waiting.insert(turn, Waiting { since: Instant::now(), address, leave });
         if let Some(crowd) = address.and_then(|address| self.addresses.get_mut(&address)) {
             crowd.waiting.insert(turn);
         }
@@ -172,6 +213,8 @@ impl Drop for Guest {
         let mut state = self.lobby.state();
         if turn.is_none_or(|turn| state.stop_waiting(turn)) {
             state.free(self.address);
+            drop(state);
+            self.lobby.left.notify_one();
         }
     }
 }
@@ -192,7 +235,7 @@ mod tests {
 
     #[test]
     fn who_has_waited_longest_makes_room_and_who_is_busy_does_not() {
-        let lobby = Lobby::sized(3, 3);
+        let lobby = Lobby::sized(3, 3, Duration::ZERO);
         let guests: Vec<_> = (1..=3).map(|n| lobby.enter(address(n)).unwrap()).collect();
         guests[0].busy();
         let fourth = lobby.enter(address(4)).unwrap();
@@ -204,21 +247,21 @@ mod tests {
         let sixth = lobby.enter(address(6)).unwrap();
         assert_eq!((sent_away(&guests[2]), sent_away(&fourth), sent_away(&guests[0])), (true, true, false));
         [&guests[0], &fifth, &sixth].into_iter().for_each(Guest::busy);
-        assert!(lobby.enter(address(7)).is_none(), "everybody is busy");
+        assert_eq!(lobby.enter(address(7)).unwrap_err(), Full::Lobby(None), "everybody is busy");
         drop(fifth);
-        assert!(lobby.enter(address(7)).is_some());
+        assert!(lobby.enter(address(7)).is_ok());
     }
 
     #[test]
     fn a_full_address_makes_room_among_its_own() {
-        let lobby = Lobby::sized(10, 2);
+        let lobby = Lobby::sized(10, 2, Duration::ZERO);
         let other = lobby.enter(address(1)).unwrap();
         let first = lobby.enter(address(2)).unwrap();
         let second = lobby.enter(address(2)).unwrap();
         let third = lobby.enter(address(2)).unwrap();
         assert_eq!((sent_away(&other), sent_away(&first), sent_away(&second)), (false, true, false));
         [&second, &third].into_iter().for_each(Guest::busy);
-        assert!(lobby.enter(address(2)).is_none());
+        assert_eq!(lobby.enter(address(2)).unwrap_err(), Full::Address);
         let proxied: Vec<_> = (0..7).map(|_| lobby.enter(None).unwrap()).collect();
         assert!(!sent_away(&other), "three of two addresses and seven of none are ten");
         drop((other, first, second, third, proxied));
@@ -226,9 +269,26 @@ mod tests {
         assert_eq!((state.open, state.waiting.len(), state.addresses.len()), (0, 0, 0));
     }
 
+    #[tokio::test]
+    async fn a_full_lobby_lets_nobody_in_until_somebody_left_or_had_their_moment() {
+        let moment = Duration::from_millis(50);
+        let lobby = Lobby::sized(1, 1, moment);
+        let first = lobby.admit(address(1)).await.unwrap();
+        let began = Instant::now();
+        let second = lobby.admit(address(2)).await.unwrap();
+        assert!(began.elapsed() >= moment && sent_away(&first));
+        second.busy();
+        assert!(lobby.admit(address(2)).now_or_never().is_some_and(|refused| refused.is_none()));
+        let third = lobby.admit(address(3));
+        tokio::pin!(third);
+        assert!(tokio::time::timeout(2 * moment, &mut third).await.is_err(), "everybody is busy");
+        drop(second);
+        assert!(third.await.is_some());
+    }
+
     #[test]
     fn who_is_sent_away_frees_one_place_and_not_two() {
-        let lobby = Lobby::sized(1, 1);
+        let lobby = Lobby::sized(1, 1, Duration::ZERO);
         let first = lobby.enter(address(1)).unwrap();
         let second = lobby.enter(address(1)).unwrap();
         // Its request came too late.

@@ -156,8 +156,9 @@ impl Front {
                         tracing::debug!(%error, "connection lost");
                         continue;
                     }
-                    let Some(guest) = state.lobby.enter(state.proxies.peer(peer.ip()).map(counted)) else {
-                        tracing::debug!("connection refused: every other one is busy");
+                    let address = state.proxies.peer(peer.ip()).map(counted);
+                    let Some(guest) = state.lobby.admit(address).await else {
+                        tracing::debug!("connection refused: every other one of its address is busy");
                         continue;
                     };
                     let (state, router) = (Arc::clone(&state), self.router.clone());
