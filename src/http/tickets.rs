@@ -14,6 +14,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 
+use super::admission::BEHIND;
 use super::body;
 use super::query::Query;
 use super::refusal::Refusal;
@@ -61,7 +62,11 @@ async fn minted(state: &State, request: &Parts, body: Body) -> Result<Ticket, Re
     }
     if let Some(organization) = organization {
         state.check_open()?;
-        state.memberships()?.role_of(organization, &principal).ok_or(Refusal::FORBIDDEN)?;
+        // Who was made a member just now may ask at once.
+        let visible = state.services.visibility.visible().await;
+        let known = visible.current || !state.memberships()?.are_mirrored();
+        let unknown = if known { Refusal::FORBIDDEN } else { BEHIND };
+        state.memberships()?.role_of(organization, &principal).ok_or(unknown)?;
     }
     Ok(state.services.authenticator.tickets().mint(&principal, organization)?)
 }
