@@ -31,7 +31,7 @@ pub(super) struct Entry {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) expiry: Arc<Expiry>,
     /// Ends with the stream.
-    pub(super) _present: Present,
+    pub(super) present: Present,
 }
 
 /// Why an id stands for nothing here.

@@ -19,7 +19,13 @@ async fn opened(bench: &Bench, query: &str) -> (Client, String) {
 }
 
 /// The answer to a request with a body, on a connection of its own: status line and body.
-async fn ask(bench: &Bench, method: &str, path: &str, token: &str, body: &str) -> (String, String) {
+pub(super) async fn ask(
+    bench: &Bench,
+    method: &str,
+    path: &str,
+    token: &str,
+    body: &str,
+) -> (String, String) {
     let answer = ask_as(bench, method, path, &[("content-type", "application/json")], token, body).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.lines().next().unwrap().to_owned(), body.to_owned())
