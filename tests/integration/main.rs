@@ -28,6 +28,7 @@ mod forms;
 mod golden;
 mod half_open;
 mod isolation;
+mod key_sets;
 mod limits;
 mod measure;
 mod memory;
