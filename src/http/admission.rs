@@ -152,8 +152,16 @@ impl Judged {
         let asks = names_presence(self.parameters.channels.as_ref());
         let online = asks.then(|| present.online(&handle));
         let expiry = Expiry::new(self.principal.expires_at);
-        let entry =
-            Entry { handle, endpoint: Arc::clone(endpoint), expiry: Arc::clone(&expiry), present };
+        let session = self.principal.session.clone();
+        let watching =
+            session.and_then(|session| state.recheck.watch(session, handle.clone(), Arc::clone(&expiry)));
+        let entry = Entry {
+            handle,
+            endpoint: Arc::clone(endpoint),
+            expiry: Arc::clone(&expiry),
+            present,
+            _watching: watching,
+        };
         let connection_id = state.registry.new_id();
         let registered = state.registry.register(connection_id, entry);
         let connection_id = connection_id.to_string();

@@ -23,6 +23,7 @@ use super::limits::Limits;
 use super::live::Live;
 use super::lobby::Lobby;
 use super::places::Places;
+use super::recheck::{self, Recheck};
 use super::registry::Registry;
 use super::router;
 use super::state::{Phase, Services, State};
@@ -77,7 +78,9 @@ impl Server {
             proxies: TrustedProxies::new(&config.http.trusted_proxies)?,
             limits: Limits::new(&config.limits),
             registry: Registry::new(),
+            recheck: Recheck::new(config.access.session_recheck),
             emits: Places::new(emit::IN_HAND.0, emit::IN_HAND.1),
+            emitters: config.access.emitters.iter().cloned().collect(),
             max_emit: usize::try_from(config.journal.max_event.0)
                 .unwrap_or(emit::MAX_BODY)
                 .min(emit::MAX_BODY),
@@ -124,6 +127,7 @@ impl Server {
             listening.spawn(front.accept(Arc::clone(&state)));
         }
         listening.spawn(tell_age(Arc::clone(&state)));
+        listening.spawn(recheck::run(Arc::clone(&state)));
         shutdown.await;
 
         state.services.readiness.enter(telemetry::Phase::Draining);

@@ -41,6 +41,7 @@ mod outbox;
 mod pacing;
 mod presence;
 mod proxies;
+mod rechecks;
 mod requests;
 mod restart;
 mod revocation;
