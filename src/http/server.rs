@@ -35,6 +35,10 @@ use crate::telemetry;
 /// How long requests in hand may take when everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// Connections that wait to be accepted, as far as the system lets them (net.core.somaxconn). Who finds no place is not
+/// told: their first packet is dropped, and they try again after 1 s, 3 s, 7 s, … A crowd comes when a worker restarts.
+const BACKLOG: i32 = 4096;
+
 /// How long to let the process be when it has no descriptor left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -146,6 +150,8 @@ impl Front {
     async fn bind(setting: &'static str, address: SocketAddr, router: Router) -> Result<Self, ServerError> {
         let error = |source| ServerError::Bind { setting, address, source };
         let listener = TcpListener::bind(address).await.map_err(error)?;
+        // Said again, it is the new length.
+        socket2::SockRef::from(&listener).listen(BACKLOG).map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
         Ok(Self { listener, address, router })
     }
