@@ -359,3 +359,21 @@ async fn the_registry_holds_open_streams_only() {
     bench.state.streams.ended().await;
     assert!(bench.state.registry.find(&id).is_err());
 }
+
+#[tokio::test]
+async fn what_a_body_says_is_said_back_in_bounded_length() {
+    let bench = Bench::new().await;
+    let (_client, id) = opened(&bench, "").await;
+    let path = format!("/api/realtime/stream/{id}");
+    let long = "\u{7f}é".repeat(10_000);
+    for body in [
+        format!("\"{long}\""),
+        format!("{{\"{long}\":1}}"),
+        format!("{{\"channels\":[\"{long}\"]}}"),
+        format!("{{\"tags\":{{\"{long}\":[]}}}}"),
+    ] {
+        let (status, answer) = ask(&bench, "PUT", &path, &token("u"), &body).await;
+        assert_eq!(status, BAD);
+        assert!(answer.len() < 10_000, "{} bytes", answer.len());
+    }
+}
