@@ -15,6 +15,9 @@ use serde::Serialize;
 
 use crate::access::{CredentialError, TokenError};
 
+/// Bytes of a message: enough for the names of many channels.
+const MAX_MESSAGE: usize = 4000;
+
 /// How long who met a full limit is asked to wait.
 const LIMIT_RETRY: Duration = Duration::from_secs(10);
 
@@ -81,8 +84,14 @@ impl Refusal {
         Self::of(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
-    /// `message` names the parameter and what is allowed.
+    /// `message` names the parameter and what is allowed. What a request says may be in it, so it is cut.
     pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        let mut message = message.into();
+        if message.len() > MAX_MESSAGE {
+            let end = message.floor_char_boundary(MAX_MESSAGE);
+            message.to_mut().truncate(end);
+            message.to_mut().push('…');
+        }
         Self::of(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 

@@ -154,3 +154,18 @@ fn an_idle_streams_task_is_small() {
     let bytes = size(crate::http::delivery::run);
     assert!(bytes <= 1536, "{bytes}");
 }
+
+/// Nothing is accepted meanwhile: the runtime has this one thread.
+#[tokio::test]
+async fn a_crowd_finds_room_to_wait_until_it_is_accepted() {
+    let bench = Bench::new().await;
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
+    let most = most.and_then(|most| most.trim().parse().ok()).unwrap_or(128);
+    let crowd = (0..500.min(most)).map(|_| {
+        // A dropped packet is sent again after a second at the earliest.
+        std::net::TcpStream::connect_timeout(&bench.address, Duration::from_millis(900)).unwrap()
+    });
+    let crowd: Vec<_> = crowd.collect();
+    drop(crowd);
+    bench.stream("").await;
+}
