@@ -26,7 +26,7 @@ async fn who_ends_a_stream_has_the_last_word() {
     let bench = Bench::new().await;
     for (reason, last) in [
         (EndReason::Revoked, format!("data: {{\"type\":\"access.revoked{LAST}")),
-        (EndReason::Evicted, format!("data: {{\"type\":\"stream.evicted{LAST}retry: 86400000\n\n")),
+        (EndReason::Evicted, format!("retry: 86400000\ndata: {{\"type\":\"stream.evicted{LAST}")),
         (EndReason::Closed, "retry: 86400000\n\n".to_owned()),
         (EndReason::Lagging, "retry: 0\n\n".to_owned()),
     ] {
