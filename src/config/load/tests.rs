@@ -97,7 +97,7 @@ fn wrong_values_say_what_would_be_right() {
             "WALCAST_HTTP_LISTEN: http.listen must be an address such as \"127.0.0.1:8080\", not \"8080\"",
             "WALCAST_LIMITS_OPENS_PER_SECOND: limits.opens_per_second must be a whole number, 0 for no limit, \
              not \"many\"",
-            "flag http.keepalive: http.keepalive must be at least \"1s\"",
+            "flag http.keepalive: http.keepalive must be at least \"100ms\"",
         ]
     );
 }
