@@ -135,10 +135,12 @@ impl Delivery {
                 }
                 next = self.stream.next_unless(signal) => match next {
                     Err(Signal::Phase) => {
-                        match *phase.borrow_and_update() {
+                        let now = *phase.borrow_and_update();
+                        match now {
                             Phase::Serving => {}
                             Phase::Draining { until } => self.drain_at = Some(spread(until)),
-                            Phase::Closed => return Ok(End::drained),
+                            // Its moment to be told did not come.
+                            Phase::Closed => return self.on_end(EndReason::Draining).await,
                         }
                         timer.as_mut().reset(self.next_due());
                     }
