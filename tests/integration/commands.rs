@@ -80,6 +80,11 @@ async fn what_stands_in_the_way_of_the_reference_domain_is_told_once_with_what_t
         let told = "there is no table lots in the database; it has none yet, migrate it first; `walcast migrate --reference`";
         assert!(err.contains(told), "{name}: {err}");
     }
+    let keyless =
+        run(command(&empty).env_remove("WALCAST_ACCESS_JWT_SECRET").args(["run", "--reference"])).await;
+    for name in ["jwt_secret", "jwt_public_keys", "jwks_url", "authjs", "session_query"] {
+        assert!(keyless.2.contains(&format!("access.{name}")), "{name}: {}", keyless.2);
+    }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address").to_string();
     let (code, _, err) = run(command(&empty).args(["run", "--reference", "--listen", &address])).await;
