@@ -134,10 +134,12 @@ impl Delivery {
                 }
                 next = self.stream.next_unless(signal) => match next {
                     Err(Signal::Phase) => {
-                        match *phase.borrow_and_update() {
+                        let now = *phase.borrow_and_update();
+                        match now {
                             Phase::Serving => {}
                             Phase::Draining { until } => self.drain_at = Some(spread(until)),
-                            Phase::Closed => return Ok(End::drained),
+                            // Its moment to be told did not come.
+                            Phase::Closed => return self.on_end(EndReason::Draining).await,
                         }
                         timer.as_mut().reset(self.next_due());
                     }
@@ -229,14 +231,10 @@ impl Delivery {
     /// Says why, where there is something to say.
     async fn on_end(&mut self, reason: EndReason) -> Result<End, End> {
         let (last, end) = match reason {
-            EndReason::Expired => (frames::last("token.expired"), End::expired),
-            EndReason::Revoked => (frames::last("access.revoked"), End::revoked),
-            EndReason::Evicted => {
-                // It would only push out another: the browser is to stay away.
-                let mut last = frames::last("stream.evicted");
-                last.extend(frames::retry(STAY_AWAY_MILLIS));
-                (last, End::evicted)
-            }
+            EndReason::Expired => (frames::last("token.expired", None), End::expired),
+            EndReason::Revoked => (frames::last("access.revoked", None), End::revoked),
+            // It would only push out another: the browser is to stay away.
+            EndReason::Evicted => (frames::last("stream.evicted", Some(STAY_AWAY_MILLIS)), End::evicted),
             EndReason::Draining => (frames::retry(fastrand::u64(DRAIN_RETRY_MILLIS)), End::drained),
             EndReason::Lagging => (frames::retry(fastrand::u64(DRAIN_RETRY_MILLIS)), End::lagging),
             // An EventSource would open it again.
