@@ -33,7 +33,7 @@ use crate::presence;
 
 pub(super) const BEHIND: Refusal =
     Refusal::transient("behind", "the worker has yet to read what is committed by now");
-const BUSY: Refusal = Refusal::transient("busy", "too many streams are being opened at once");
+const BUSY: Refusal = Refusal::too_fast("too many streams are being opened at once");
 
 /// Somebody known, who asks for what they may have.
 pub(super) struct Judged {

@@ -63,7 +63,7 @@ pub enum ServerError {
     Proxies(#[from] InvalidNetwork),
     #[error(transparent)]
     Preset(#[from] InvalidPreset),
-    #[error("{setting} {address}: {source}")]
+    #[error("{setting} {address}")]
     Bind { setting: &'static str, address: SocketAddr, source: io::Error },
 }
 
