@@ -80,6 +80,7 @@ over_the_outbox! {
     }
     drift {
         columns_come_change_and_go_in_the_order_of_the_stream
+        a_mirrored_column_that_comes_back_is_read_again
     }
     schema in failures {
         columns_come_go_and_change_and_the_stream_goes_on
