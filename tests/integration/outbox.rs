@@ -1,6 +1,7 @@
 //! The outbox as a source: what only it can do, and that it says the same as the log.
 
 mod drift;
+mod room;
 mod sides;
 mod writers;
 
