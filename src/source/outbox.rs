@@ -10,6 +10,7 @@
 //! over the log. What is confirmed is pruned. Every await here may be cancelled: what is under way lives in the
 //! source, not in a future.
 
+mod assembly;
 mod relation;
 mod session;
 pub(super) mod triggers;

@@ -7,22 +7,22 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt, pin_mut};
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
+use super::assembly::{Assembly, Change};
 use super::relation::{Definition, Omitted};
 use super::triggers;
 use crate::postgres::client::{self, Client};
 use crate::postgres::dsn::Dsn;
 use crate::postgres::pgoutput::{
-    Begin, Commit, EmittedMessage, LogicalMessage, LongMessages, OldTuple, Relation, RelationId, Tuple,
+    Begin, Commit, EmittedMessage, LogicalMessage, LongMessages, OldTuple, Tuple,
 };
 use crate::postgres::schema::TableName;
 use crate::postgres::{Lsn, PgTimestamp};
-use crate::source::assembler::Assembler;
 use crate::source::item::{Identity, ResetReason};
 use crate::source::policy::SourceError;
 use crate::source::progress::History;
@@ -329,15 +329,19 @@ impl Session {
         let bounds: [&(dyn ToSql + Sync); 3] = [&first.position, &last.position, &longest];
         let rows = answered(self.client.query_raw(&self.statements.rows, bounds)).await?;
         pin_mut!(rows);
-        let mut assembly = Assembly { assembler: Assembler::new(max_transaction), tables: HashMap::new() };
+        let mut assembly = Assembly::new(max_transaction);
         let mut next = answered(next_row(rows.as_mut())).await?;
         for place in places {
             assembly.push(LogicalMessage::Begin(place.begin))?;
-            while let Some(row) = &next {
-                if get::<i64>(row, 0)? != place.position {
+            while let Some(row) = next.take() {
+                if get::<i64>(&row, 0)? != place.position {
+                    next = Some(row);
                     break;
                 }
-                match self.change(row)? {
+                let change = self.change(&row)?;
+                // A long one is not kept beside what was made of it.
+                drop(row);
+                match change {
                     Some(change) => assembly.change(change)?,
                     None => {
                         round.unreadable = Some(place.ends);
@@ -405,37 +409,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-}
-
-/// A message, and the table that it is of as it was then.
-struct Change {
-    table: Option<Arc<Relation>>,
-    message: LogicalMessage,
-}
-
-/// Messages to transactions, through what assembles those of the log.
-struct Assembly {
-    assembler: Assembler,
-    /// As the assembler knows them.
-    tables: HashMap<RelationId, Arc<Relation>>,
-}
-
-impl Assembly {
-    fn change(&mut self, change: Change) -> Result<(), SourceError> {
-        if let Some(table) = change.table
-            && self.tables.get(&table.id).is_none_or(|known| **known != *table)
-        {
-            self.tables.insert(table.id, Arc::clone(&table));
-            self.push(LogicalMessage::Relation((*table).clone()))?;
-        }
-        self.push(change.message).map(|_| ())
-    }
-
-    fn push(&mut self, message: LogicalMessage) -> Result<Option<Transaction>, SourceError> {
-        let mut raw = BytesMut::new();
-        message.encode(&mut raw);
-        Ok(self.assembler.push(&raw.freeze(), message)?)
     }
 }
 
