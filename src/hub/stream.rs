@@ -107,6 +107,12 @@ impl Stream {
         self
     }
 
+    /// Gives no events before `until`: what is published meanwhile costs the stream nothing. Its end, a new history and
+    /// notices do not wait.
+    pub fn hold(&mut self, until: tokio::time::Instant) {
+        self.pace.get_or_insert_with(Pace::open).hold(until);
+    }
+
     /// The position up to which everything was sent or filtered out on this stream: what a client that has this id
     /// may resume after. Before the first batch, where the stream starts; while a sync is owed, before everything:
     /// who loses the connection with this id and comes back is told again, instead of never.

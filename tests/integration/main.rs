@@ -29,6 +29,7 @@ mod golden;
 mod half_open;
 mod isolation;
 mod limits;
+mod live;
 mod measure;
 mod memory;
 mod migrations;
