@@ -15,6 +15,7 @@
 //!
 //! It knows neither HTTP nor who may ask, and no text of a question becomes part of a query.
 
+mod health;
 mod query;
 mod queue;
 mod runner;

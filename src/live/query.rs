@@ -2,6 +2,7 @@
 //!
 //! The file's text becomes part of one statement, once, when it is read; what streams ask with are parameters.
 
+use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 
@@ -274,6 +275,18 @@ impl PartialEq for Query {
 }
 
 impl Eq for Query {}
+
+impl PartialOrd for Query {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Query {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.path.cmp(&other.path)
+    }
+}
 
 impl Hash for Query {
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -1,6 +1,5 @@
 //! The one task that runs questions: on a few sessions, as soon as what they are to show is visible.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::health::{self, Finding, Health};
 use super::queue::Queue;
 use super::session::{self, Failure};
 use super::{Answer, Flaw, Live, Query, Question, Questions, Waiter};
@@ -31,14 +31,8 @@ const PASSING: Duration = Duration::from_secs(30);
 /// How long what is not visible yet is let be before it is looked for again; more after each time in vain.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How often a query that does not work is tried though nobody waits for it, so that readiness tells when it does.
-const SUSPECT: Duration = Duration::from_secs(10);
-
 /// A session that nobody needed for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
-
-/// What failed for what it was asked is asked again within seconds: after so long without, all of it works.
-const TROUBLED: Duration = Duration::from_secs(60);
 
 /// Readiness's reason when there is no session.
 const REASON: &str = "live";
@@ -63,12 +57,7 @@ pub struct Runner {
     /// Nothing is run before, since there was no session.
     not_before: Option<Instant>,
     backoff: Backoff,
-    /// Those that do not work, or are not known to.
-    suspects: BTreeSet<usize>,
-    queries: Vec<Arc<Query>>,
-    suspects_at: Instant,
-    /// Those that failed for what they were asked, and when last.
-    troubled: BTreeMap<String, Instant>,
+    health: Health,
 }
 
 /// What a piece of work came to.
@@ -87,7 +76,7 @@ enum Done {
         passed: bool,
     },
     Checked {
-        failures: Vec<(usize, Result<(), Option<Flaw>>)>,
+        findings: Vec<Finding>,
         client: Option<Client>,
     },
 }
@@ -102,7 +91,7 @@ impl Runner {
         readiness: Readiness,
         metrics: Metrics,
     ) -> Self {
-        let queries: Vec<_> = live.queries().cloned().collect();
+        let health = Health::new(live.queries().cloned(), readiness.clone());
         let now = Instant::now();
         Self {
             questions,
@@ -120,10 +109,7 @@ impl Runner {
             work: FuturesUnordered::new(),
             not_before: None,
             backoff: Backoff::new(),
-            suspects: (0..queries.len()).collect(),
-            queries,
-            suspects_at: now,
-            troubled: BTreeMap::new(),
+            health,
         }
     }
 
@@ -155,18 +141,15 @@ impl Runner {
 
     fn next_wake(&self) -> Option<Instant> {
         let look = (self.queue.has_unseen() && !self.looking).then_some(self.look_at);
-        let suspects = (!self.suspects.is_empty()).then_some(self.suspects_at);
         let idle = self.idle.first().map(|(_, since)| *since + IDLE);
-        let troubled = self.troubled.values().min().map(|last| *last + TROUBLED);
-        [look, suspects, idle, troubled, self.queue.next_due(), self.not_before].into_iter().flatten().min()
+        let health = self.health.next_wake();
+        [look, health, idle, self.queue.next_due(), self.not_before].into_iter().flatten().min()
     }
 
     /// Begins what can be begun.
     fn begin(&mut self, now: Instant) {
         self.idle.retain(|(client, since)| !client.is_closed() && now < *since + IDLE);
-        for (path, _) in self.troubled.extract_if(.., |_, last| *last + TROUBLED <= now) {
-            self.readiness.mend(&trouble_key(&path));
-        }
+        self.health.forget(now);
         if self.queue.has_unseen() && !self.looking && self.look_at <= now {
             self.looking = true;
             let visibility = Arc::clone(&self.visibility);
@@ -179,13 +162,12 @@ impl Runner {
             return;
         }
         self.not_before = None;
-        if !self.suspects.is_empty() && self.suspects_at <= now && self.running < SESSIONS {
-            self.suspects_at = now + SUSPECT;
+        if self.running < SESSIONS
+            && let Some(queries) = self.health.due(now)
+        {
             self.running += 1;
-            let suspects = self.suspects.iter().filter_map(|n| Some((*n, Arc::clone(self.queries.get(*n)?))));
-            let suspects = suspects.collect();
-            let client = self.take_idle();
-            self.work.push(Box::pin(check(client, self.dsn.clone(), suspects)));
+            let (kept, dsn) = (self.take_idle(), self.dsn.clone());
+            self.work.push(Box::pin(async move { check(kept, &dsn, queries).await }));
         }
         while self.running < SESSIONS && self.running + self.passing < HELD {
             let Some((question, waiters)) = self.queue.next(self.visibility.known()) else { return };
@@ -227,17 +209,10 @@ impl Runner {
                     let _ = waiter.answer.send(answer.clone());
                 }
             }
-            Done::Checked { failures, client } => {
+            Done::Checked { findings, client } => {
                 self.running -= 1;
                 self.put_back(client);
-                for (number, outcome) in failures {
-                    let Some(query) = self.queries.get(number).cloned() else { continue };
-                    match outcome {
-                        Ok(()) => self.works(&query),
-                        Err(Some(flaw)) => self.readiness.degrade(query.reason_key(), flaw.reason()),
-                        Err(None) => {}
-                    }
-                }
+                self.health.found(findings);
             }
         }
     }
@@ -246,7 +221,7 @@ impl Runner {
     fn pass(&mut self, question: Arc<Question>, waiters: Vec<Waiter>, answer: Answer) {
         self.backoff = Backoff::new();
         self.readiness.mend(REASON);
-        self.works(&question.query);
+        self.health.works(&question.query);
         self.metrics.ran_live(match answer {
             Answer::Rows(_) => LiveRun::answered,
             Answer::Oversize(_) => LiveRun::oversize,
@@ -270,28 +245,12 @@ impl Runner {
                 self.not_before = Some(now + delay);
                 delay
             }
-            Failure::Flaw(flaw) if flaw.of_question => {
-                // Whoever may ask can have it fail so: that is no reason against the worker.
-                self.readiness.warn(trouble_key(&question.query.path), flaw.reason());
-                self.troubled.insert(question.query.path.clone(), now);
-                Backoff::new().delay(ErrorKind::Operator)
-            }
             Failure::Flaw(flaw) => {
-                self.readiness.degrade(question.query.reason_key(), flaw.reason());
-                if let Some(number) = self.queries.iter().position(|query| *query == question.query) {
-                    self.suspects.insert(number);
-                }
+                self.health.fails(&question.query, &flaw);
                 Backoff::new().delay(ErrorKind::Operator)
             }
         };
         self.queue.defer(question, waiters, now + delay);
-    }
-
-    fn works(&mut self, query: &Arc<Query>) {
-        if let Some(number) = self.queries.iter().position(|known| known == query) {
-            self.suspects.remove(&number);
-        }
-        self.readiness.mend(&query.reason_key());
     }
 
     fn take_idle(&mut self) -> Option<Client> {
@@ -303,11 +262,6 @@ impl Runner {
             self.idle.push((client, Instant::now()));
         }
     }
-}
-
-/// The key of readiness's warning.
-fn trouble_key(path: &str) -> String {
-    format!("live {path} questions")
 }
 
 /// Asks on the session that there is, and, when that turns out to be gone, on a new one; it comes back while it is good.
@@ -353,25 +307,14 @@ pub async fn check_all(live: &Live, dsn: &Dsn) -> Result<Vec<Flaw>, String> {
     Ok(flaws)
 }
 
-async fn check(kept: Option<Client>, dsn: Dsn, suspects: Vec<(usize, Arc<Query>)>) -> Done {
+async fn check(kept: Option<Client>, dsn: &Dsn, queries: Vec<Arc<Query>>) -> Done {
     let client = match kept {
-        Some(client) => Ok(client),
-        None => session::open(&dsn).await,
+        Some(client) => client,
+        None => match session::open(dsn).await {
+            Ok(client) => client,
+            Err(_) => return Done::Checked { findings: Vec::new(), client: None },
+        },
     };
-    let Ok(client) = client else {
-        return Done::Checked { failures: Vec::new(), client: None };
-    };
-    let mut failures = Vec::new();
-    for (number, query) in suspects {
-        let outcome = timeout(PASSING, query.check(&client)).await;
-        failures.push((
-            number,
-            match outcome {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(Ok(flaw))) => Err(Some(flaw)),
-                Ok(Err(Err(_))) | Err(_) => Err(None),
-            },
-        ));
-    }
-    Done::Checked { failures, client: Some(client) }
+    let findings = health::check(&client, queries).await;
+    Done::Checked { findings, client: Some(client) }
 }
