@@ -6,7 +6,7 @@
 //!
 //! Exactly one credential decides: a present but bad one is an error and never a reason to try the next. Nothing here
 //! knows a status code; errors are typed, so that `http` can answer with a stable code and no detail. No credential's
-//! text is kept, printed or logged.
+//! text is printed or logged, and none is kept but that of a session that is to be asked about again.
 
 pub mod authenticator;
 mod authjs;
@@ -31,5 +31,6 @@ pub use keys::KeyError;
 pub use memberships::{Membership, Memberships};
 pub use origin::{Origins, OriginsError};
 pub use principal::Principal;
+pub use sessions::{Review, Session};
 pub use signer::{NewToken, SignError};
 pub use tickets::{Claim, MintError, Ticket, Tickets};

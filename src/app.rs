@@ -6,8 +6,8 @@
 //!              └── until then: probes, and "starting" to everyone ────┴─► http: access ─► hub ─► streams ◄───────┘
 //! ```
 //!
-//! The pipeline is one task, in commit order; a stream is a task of its own. A client that blocks holds its own task
-//! and nothing else, and the pipeline waits for nobody but Postgres. Stopping goes from the back: streams are told
+//! The pipeline is one task, in commit order; a stream is a task of its own, and as long as it waits, couriers, one for
+//! each thread, write for it. A client that blocks holds its own task and nothing else, and the pipeline waits for nobody but Postgres. Stopping goes from the back: streams are told
 //! and closed over `http.drain` while the pipeline still feeds them, then the transaction in hand is finished, what
 //! was dealt with is confirmed, and the slot is left.
 
@@ -25,6 +25,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::runtime::Handle;
 use tokio::sync::watch as signal;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
@@ -117,6 +118,10 @@ impl App {
         let authenticator = Authenticator::new(&config.access)?.with_database(&dsn, &readiness);
         let mut beside = JoinSet::new();
         beside.spawn(authenticator.keep(readiness.clone()));
+        for _ in 0..Handle::current().metrics().num_workers() {
+            let (hub, metrics) = (Arc::clone(&hub), metrics.clone());
+            beside.spawn(async move { hub.carry(metrics).await });
+        }
         let services = Services {
             authenticator,
             memberships: Arc::clone(&memberships),

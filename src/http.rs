@@ -33,6 +33,7 @@ mod parameters;
 mod places;
 mod probes;
 mod query;
+mod recheck;
 mod refusal;
 mod registry;
 mod router;

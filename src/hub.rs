@@ -1,9 +1,9 @@
 //! Streams: cursors in a journal, filtered, woken.
 //!
 //! ```text
-//!  publish ─► Listener ─► Room (of the organization) ─► seats that may be concerned: mark, wake
+//!  publish ─► Listener ─► Room (of the organization) ─► seats that may be concerned: mark, call
 //!                                                             │
-//!  Stream::next ◄── select (filter, audience) ◄── Snapshot::read ◄── woken
+//!  Stream::next or a courier ◄── select (filter, audience) ◄── Snapshot::read
 //! ```
 //!
 //! Invariants:
@@ -17,8 +17,11 @@
 //! Every stream belongs to one organization; there is no way to reach all of them but its journals. The hub knows
 //! neither HTTP nor tokens: a subscription comes judged.
 
+mod calls;
+mod courier;
 mod filter;
 mod handle;
+mod lent;
 mod notices;
 mod pace;
 mod room;
@@ -41,12 +44,15 @@ use crate::postgres::Lsn;
 
 pub use filter::Filter;
 pub use handle::StreamHandle;
+pub use lent::{Outlet, Rest};
 pub use notices::{Notice, NoticeKind};
 pub use pace::Pace;
 pub use seat::EndReason;
 pub use start::Start;
 pub use stream::{Batch, Stream};
 
+use calls::Calls;
+use courier::{Post, Round};
 use room::{Room, RoomState};
 use seat::Seat;
 use stream::Membership;
@@ -91,6 +97,9 @@ pub struct Hub {
     rooms: RwLock<Rooms>,
     /// Every stream that something below this position concerns was marked.
     announced: AtomicU64,
+    /// How often there was something to announce; counted before anybody is marked.
+    announcements: AtomicU64,
+    post: Post,
     patience: Duration,
 }
 
@@ -112,7 +121,14 @@ impl Hub {
     #[must_use]
     pub fn with_patience(journals: Arc<Journals>, patience: Duration) -> Arc<Self> {
         let announced = AtomicU64::new(journals.head().as_u64());
-        let hub = Arc::new(Self { journals, rooms: RwLock::default(), announced, patience });
+        let hub = Arc::new(Self {
+            journals,
+            rooms: RwLock::default(),
+            announced,
+            announcements: AtomicU64::new(0),
+            post: Post::default(),
+            patience,
+        });
         let listener: Weak<dyn Listener> = Arc::<Self>::downgrade(&hub);
         hub.journals.listen(listener);
         hub
@@ -284,11 +300,28 @@ impl Hub {
         self.rooms.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Marks room by room, says up to where that was done, and only then wakes.
-    fn announce(&self, up_to: Lsn, mark: impl FnOnce(&Rooms, &mut Vec<Vec<Waker>>)) {
+    fn announcements(&self) -> u64 {
+        self.announcements.load(Ordering::Acquire)
+    }
+
+    /// Marks room by room, says up to where that was done, and only then calls.
+    fn announce(&self, up_to: Lsn, mark: impl FnOnce(&Rooms, &mut dyn FnMut(&OrganizationId, Calls))) {
+        self.announcements.fetch_add(1, Ordering::AcqRel);
         let mut groups = Vec::new();
-        mark(&self.rooms(), &mut groups);
+        let mut posted = false;
+        mark(&self.rooms(), &mut |organization, calls| {
+            if !calls.posted.is_empty() {
+                posted = true;
+                self.post.add(Round { organization: organization.clone(), seats: calls.posted });
+            }
+            if !calls.tasks.is_empty() {
+                groups.push(calls.tasks);
+            }
+        });
         self.announced.store(up_to.as_u64(), Ordering::Release);
+        if posted {
+            self.post.send();
+        }
         // Who is woken first runs first: an organization with a few streams does not wait for one with thousands.
         groups.sort_by_key(Vec::len);
         groups.into_iter().flatten().for_each(Waker::wake);
@@ -297,35 +330,35 @@ impl Hub {
 
 impl Listener for Hub {
     fn published(&self, before: Lsn, head: Lsn, touched: &[Touched]) {
-        self.announce(head, |rooms, groups| {
+        self.announce(head, |rooms, call| {
             for touched in touched {
                 let every = touched.organization.is_every();
-                let all = every.then(|| rooms.by_organization.values());
-                let one = rooms.by_organization.get(&touched.organization);
-                for room in all.into_iter().flatten().chain(one) {
-                    let mut wakers = Vec::new();
-                    mark(&room.lock(), touched, before, &mut wakers);
-                    groups.push(wakers);
+                let all = every.then(|| rooms.by_organization.iter());
+                let one = rooms.by_organization.get_key_value(&touched.organization);
+                for (organization, room) in all.into_iter().flatten().chain(one) {
+                    let mut calls = Calls::default();
+                    mark(&room.lock(), touched, before, &mut calls);
+                    call(organization, calls);
                 }
             }
         });
     }
 
     fn reset(&self, start: Lsn) {
-        self.announce(start, |rooms, groups| {
-            for room in rooms.by_organization.values() {
-                let mut wakers = Vec::new();
-                room.lock().rouse_all(&mut wakers);
-                groups.push(wakers);
+        self.announce(start, |rooms, call| {
+            for (organization, room) in &rooms.by_organization {
+                let mut calls = Calls::default();
+                room.lock().rouse_all(&mut calls);
+                call(organization, calls);
             }
         });
     }
 }
 
 /// Marks every stream of a room that may be concerned by what was published from `before` on.
-fn mark(room: &RoomState, touched: &Touched, before: Lsn, wakers: &mut Vec<Waker>) {
+fn mark(room: &RoomState, touched: &Touched, before: Lsn, calls: &mut Calls) {
     if touched.lost {
-        return room.mark_all(before, wakers);
+        return room.mark_all(before, calls);
     }
-    touched.blocks.iter().for_each(|block| room.mark(block, before, wakers));
+    touched.blocks.iter().for_each(|block| room.mark(block, before, calls));
 }

@@ -38,7 +38,7 @@ use crate::postgres::Lsn;
 
 pub(crate) use block::{Block, EntryRef, Label, Place};
 pub(crate) use log::Run;
-pub(crate) use read::Snapshot;
+pub(crate) use read::{Runs, Snapshot};
 pub use writer::Touched;
 
 use log::Log;

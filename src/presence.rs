@@ -184,12 +184,20 @@ async fn wake(wakers: Vec<Waker>) {
 }
 
 impl Present {
-    /// Who is online, as a JSON array of user ids in pieces. The stream is told what changes after.
+    /// Who is online, as a JSON array of user ids in pieces, for a stream's first frame. The stream is told what changes
+    /// after.
     #[must_use]
     pub fn online(&self, stream: &StreamHandle) -> [Bytes; 2] {
         let mut state = self.presence.state();
         stream.skip_notices();
         state.attendance.online(&self.organization)
+    }
+
+    /// As [`online`](Self::online), for a stream that listens already, told by another way. Nothing is skipped: which of
+    /// the two comes first is open, and the list with what the stream was told since it listens put over it is right.
+    #[must_use]
+    pub fn online_meanwhile(&self) -> [Bytes; 2] {
+        self.presence.state().attendance.online(&self.organization)
     }
 }
 

@@ -24,7 +24,7 @@ use super::jwks::Jwks;
 use super::jws::Jws;
 use super::keys::{Key, KeyError};
 use super::principal::Principal;
-use super::sessions::Sessions;
+use super::sessions::{Review, Session, Sessions};
 use super::tickets::{Claim, Tickets};
 use crate::config::{self, Algorithm};
 use crate::postgres::dsn::Dsn;
@@ -220,6 +220,14 @@ impl Authenticator {
             outcome = Err(TokenError::Signature);
         }
         outcome
+    }
+
+    /// What became of sessions by now, each in its place.
+    pub async fn review(&self, sessions: &[&Session]) -> Vec<Review> {
+        match &self.cookie {
+            Cookie::Session(known) => known.review(sessions, SystemTime::now()).await,
+            Cookie::Token | Cookie::AuthJs(..) => vec![Review::Unknown; sessions.len()],
+        }
     }
 
     #[must_use]

@@ -111,6 +111,7 @@ impl Claims {
             default_organization: self.organization_id.filter(|id| !id.is_empty()),
             organizations: self.organizations.0,
             bound_to: None,
+            session: None,
         })
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::sessions::Session;
+
 /// A verified caller. Only [`super::Authenticator`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
@@ -18,6 +20,8 @@ pub struct Principal {
     pub organizations: BTreeMap<Arc<str>, Option<Arc<str>>>,
     /// The only organization that it is good for, where what proved it was bound to one.
     pub(super) bound_to: Option<Arc<str>>,
+    /// What proved it, where that may be taken back before its end: to be asked about again while a stream is open.
+    pub session: Option<Session>,
 }
 
 impl Principal {

@@ -4,15 +4,16 @@
 //! cookie ─► permit (one of CONNECTIONS) ─► connection, kept between requests ─► query ─► row ─► Principal
 //! ```
 //!
-//! Nothing is cached: a session that was deleted opens nothing more from then on. A stream that is open goes on until
-//! the session's end, as it was when the stream was opened; membership is what ends streams at once. While the database
-//! can't be asked nobody knows whether a session is good, and whoever bears one is asked to come back.
+//! Nothing is cached: a session that was deleted opens nothing more from then on. Who is let in by one carries it
+//! ([`Session`]), so that it can be asked about again while their stream is open: many at once, on one connection. While
+//! the database can't be asked nobody knows whether a session is good, and whoever bears one is asked to come back.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
+use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
@@ -27,11 +28,19 @@ use crate::telemetry::{Readiness, Reason};
 /// Connections at most: a lookup by a key takes well below a millisecond.
 const CONNECTIONS: usize = 4;
 
-/// Of all of it: waiting for a connection, making one, the query.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait: for all of it (a connection, the queries), and for the queries on a connection that was kept, whose
+/// other end may be gone without a word.
+#[derive(Clone, Copy)]
+struct Patience {
+    all: Duration,
+    kept: Duration,
+}
 
-/// Of a query on a connection that was kept: the other end may be gone without a word.
-const KEPT_TIMEOUT: Duration = Duration::from_millis(700);
+/// Somebody waits for the answer.
+const SHORT: Patience = Patience { all: Duration::from_secs(2), kept: Duration::from_millis(700) };
+
+/// Nobody does, and there are many.
+const LONG: Patience = Patience { all: Duration::from_secs(15), kept: Duration::from_secs(5) };
 
 /// What the session is set to. The query reads; it ends on the server when nobody waits for it any more.
 const SETTINGS: &str = "SET default_transaction_read_only = on; SET statement_timeout = '2s'";
@@ -53,7 +62,21 @@ struct Connection {
     statement: Statement,
 }
 
-#[derive(Debug, thiserror::Error)]
+/// A session's value, kept to ask about it again. It does not print.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Session(Arc<str>);
+
+/// What is found out about a session that was good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Review {
+    /// It is, and of whom it is by now.
+    Good(Principal),
+    Over,
+    /// The database can't be asked.
+    Unknown,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
 enum SessionError {
     #[error("the database can't be reached")]
     Away,
@@ -83,49 +106,69 @@ impl Sessions {
 
     /// Whose session it is.
     pub(super) async fn find(&self, value: &str, now: SystemTime) -> Result<Principal, TokenError> {
-        let unavailable = TokenError::Unavailable("sessions");
-        let (dsn, readiness) = self.database.get().ok_or(unavailable.clone())?;
-        let asked = timeout(TIMEOUT, self.ask(dsn, value)).await;
-        match asked.unwrap_or(Err(SessionError::Away)) {
-            Ok(found) => {
-                readiness.mend(REASON);
-                let principal = found.ok_or(TokenError::Unknown)?;
-                if principal.remaining(now).is_zero() { Err(TokenError::Expired) } else { Ok(principal) }
-            }
-            Err(SessionError::Value) => Err(TokenError::Malformed),
-            Err(SessionError::Query(text)) => {
-                let text = format!(
-                    "nobody can be known by a session: the query of access.session_query fails: {text}"
-                );
-                readiness.degrade(REASON, Reason::new(text));
-                Err(unavailable)
-            }
-            Err(SessionError::Away) => Err(unavailable),
-        }
+        let found = self.find_all(&[value], SHORT, now).await.pop();
+        found.unwrap_or(Err(TokenError::Unavailable("sessions")))
     }
 
-    async fn ask(&self, dsn: &Dsn, value: &str) -> Result<Option<Principal>, SessionError> {
+    /// What became of sessions, each in its place.
+    pub(super) async fn review(&self, sessions: &[&Session], now: SystemTime) -> Vec<Review> {
+        let values: Vec<&str> = sessions.iter().map(|session| &*session.0).collect();
+        let found = self.find_all(&values, LONG, now).await.into_iter();
+        let reviews = found.map(|found| match found {
+            Ok(principal) => Review::Good(principal),
+            Err(TokenError::Unavailable(_)) => Review::Unknown,
+            Err(_) => Review::Over,
+        });
+        reviews.collect()
+    }
+
+    async fn find_all(
+        &self,
+        values: &[&str],
+        patience: Patience,
+        now: SystemTime,
+    ) -> Vec<Result<Principal, TokenError>> {
+        let Some((dsn, readiness)) = self.database.get() else {
+            return vec![Err(TokenError::Unavailable("sessions")); values.len()];
+        };
+        let asked = timeout(patience.all, self.ask(dsn, values, patience)).await;
+        let found = asked.unwrap_or(Err(SessionError::Away));
+        let found = found.unwrap_or_else(|error| vec![Err(error); values.len()]);
+        found.into_iter().map(|found| judge(found, readiness, now)).collect()
+    }
+
+    async fn ask(
+        &self,
+        dsn: &Dsn,
+        values: &[&str],
+        patience: Patience,
+    ) -> Result<Vec<Result<Option<Principal>, SessionError>>, SessionError> {
         let _permit = self.permits.acquire().await.map_err(|_| SessionError::Away)?;
         if let Some(kept) = self.take() {
-            match timeout(KEPT_TIMEOUT, kept.query(value)).await {
-                Ok(Ok(rows)) => {
+            // What was lost on the way, or a table that was changed, met the others too: a new one decides.
+            match timeout(patience.kept, kept.query_all(values)).await {
+                Ok(answers) if answers.iter().all(works) => {
                     self.give_back(kept);
-                    return self.read(&rows);
+                    return Ok(self.read_all(values, answers));
                 }
-                Ok(Err(SessionError::Value)) => {
-                    self.give_back(kept);
-                    return Err(SessionError::Value);
-                }
-                // What was lost on the way, or a table that was changed, met the others too: a new one decides.
-                Err(_) | Ok(Err(SessionError::Away | SessionError::Query(_))) => self.idle().clear(),
+                Err(_) | Ok(_) => self.idle().clear(),
             }
         }
         let new = Connection::open(dsn, &self.query).await?;
-        let rows = new.query(value).await;
-        if matches!(rows, Ok(_) | Err(SessionError::Value)) {
+        let answers = new.query_all(values).await;
+        if answers.iter().all(works) {
             self.give_back(new);
         }
-        self.read(&rows?)
+        Ok(self.read_all(values, answers))
+    }
+
+    fn read_all(
+        &self,
+        values: &[&str],
+        answers: Vec<Result<Vec<Row>, SessionError>>,
+    ) -> Vec<Result<Option<Principal>, SessionError>> {
+        let read = |(value, rows): (&&str, Result<Vec<Row>, SessionError>)| self.read(value, &rows?);
+        values.iter().zip(answers).map(read).collect()
     }
 
     fn take(&self) -> Option<Connection> {
@@ -142,7 +185,7 @@ impl Sessions {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, rows: &[Row]) -> Result<Option<Principal>, SessionError> {
+    fn read(&self, value: &str, rows: &[Row]) -> Result<Option<Principal>, SessionError> {
         let row = match rows {
             [] => return Ok(None),
             [row] => row,
@@ -165,7 +208,51 @@ impl Sessions {
             default_organization: organization.filter(|id| !id.is_empty()).map(Arc::from),
             organizations: std::collections::BTreeMap::new(),
             bound_to: None,
+            session: Some(Session::new(value)),
         }))
+    }
+}
+
+/// The connection is good, whatever is said of the value.
+const fn works(answer: &Result<Vec<Row>, SessionError>) -> bool {
+    matches!(answer, Ok(_) | Err(SessionError::Value))
+}
+
+fn judge(
+    found: Result<Option<Principal>, SessionError>,
+    readiness: &Readiness,
+    now: SystemTime,
+) -> Result<Principal, TokenError> {
+    match found {
+        Ok(found) => {
+            readiness.mend(REASON);
+            let principal = found.ok_or(TokenError::Unknown)?;
+            if principal.remaining(now).is_zero() { Err(TokenError::Expired) } else { Ok(principal) }
+        }
+        Err(SessionError::Value) => Err(TokenError::Malformed),
+        Err(SessionError::Query(text)) => {
+            let text =
+                format!("nobody can be known by a session: the query of access.session_query fails: {text}");
+            readiness.degrade(REASON, Reason::new(text));
+            Err(TokenError::Unavailable("sessions"))
+        }
+        Err(SessionError::Away) => Err(TokenError::Unavailable("sessions")),
+    }
+}
+
+impl Session {
+    pub(super) fn new(value: &str) -> Self {
+        Self(value.into())
+    }
+
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
     }
 }
 
@@ -194,6 +281,11 @@ impl Connection {
         let statement =
             client.prepare_typed(&wrapped, &[Type::TEXT]).await.map_err(|error| classify(&error))?;
         Ok(Self { client, statement })
+    }
+
+    /// All are sent before the first is answered.
+    async fn query_all(&self, values: &[&str]) -> Vec<Result<Vec<Row>, SessionError>> {
+        join_all(values.iter().map(|value| self.query(value))).await
     }
 
     async fn query(&self, value: &str) -> Result<Vec<Row>, SessionError> {

@@ -3,12 +3,14 @@
 //! A ticket is short-lived, good for one stream, and grants what its issuer's credential granted and nothing beyond:
 //! the same user, rights and end, or less where it is bound to one organization. It is signed with a key that this
 //! process draws at start and tells nobody: another node or a restarted worker refuses every ticket, so none of them
-//! can be led to accept one that was used here. What was used is remembered until it would have run out.
+//! can be led to accept one that was used here. What was used is remembered until it would have run out. A session that
+//! it stands for is in it, encrypted: the stream ends with the session, whichever way it was opened.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{hmac, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::authenticator::TokenError;
 use super::jws::decode;
 use super::principal::Principal;
+use super::sessions::Session;
 
 /// How long a ticket waits for its stream: an `EventSource` opens at once, a page in the background within seconds.
 const LASTS: Duration = Duration::from_secs(30);
@@ -37,6 +40,8 @@ const MAX_MINTING: usize = 100_000;
 /// Signs tickets, and lets each in once.
 pub struct Tickets {
     key: hmac::Key,
+    /// For what is nobody's to read in a ticket.
+    seal: RandomizedNonceKey,
     /// Times in tickets count from here: a clock that is set moves none of them.
     born: Instant,
     used: Mutex<Used>,
@@ -89,11 +94,17 @@ struct Content {
     default_organization: Option<Arc<str>>,
     organizations: BTreeMap<Arc<str>, Option<Arc<str>>>,
     bound_to: Option<Arc<str>>,
+    /// Sealed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
 }
 
 impl Tickets {
     pub(super) fn new() -> Result<Self, aws_lc_rs::error::Unspecified> {
+        let mut secret = [0; 32];
+        rand::fill(&mut secret)?;
         Ok(Self {
+            seal: RandomizedNonceKey::new(&AES_256_GCM, &secret)?,
             key: hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new())?,
             born: Instant::now(),
             used: Mutex::default(),
@@ -125,6 +136,7 @@ impl Tickets {
         if let Some(bound) = &bound_to {
             organizations.retain(|id, _| id == bound);
         }
+        let session = principal.session.as_ref().map(|session| self.seal(session)).transpose()?;
         let content = Content {
             number: u128::from_ne_bytes(random),
             until: self.age(now).saturating_add(millis(lasts)),
@@ -134,6 +146,7 @@ impl Tickets {
             default_organization: bound_to.clone().or_else(|| principal.default_organization.clone()),
             organizations,
             bound_to,
+            session,
         };
         // Strings and numbers: nothing of it can't be written.
         let content = serde_json::to_vec(&content).map_err(|_| MintError::TooLarge)?;
@@ -166,6 +179,7 @@ impl Tickets {
             default_organization: content.default_organization,
             organizations: content.organizations,
             bound_to: content.bound_to,
+            session: content.session.map(|sealed| self.unseal(&sealed)).transpose()?,
         };
         if claim.until <= self.age(now) || principal.remaining(clock).is_zero() {
             return Err(TokenError::Expired);
@@ -218,6 +232,21 @@ impl Tickets {
         }
         minting.insert(Arc::clone(user), forgotten);
         Ok(())
+    }
+
+    fn seal(&self, session: &Session) -> Result<String, MintError> {
+        let mut text = session.expose().as_bytes().to_vec();
+        let nonce = self.seal.seal_in_place_append_tag(Aad::empty(), &mut text);
+        let nonce = nonce.map_err(|_| MintError::Random)?;
+        Ok(URL_SAFE_NO_PAD.encode([nonce.as_ref().as_slice(), &text].concat()))
+    }
+
+    fn unseal(&self, sealed: &str) -> Result<Session, TokenError> {
+        let mut sealed = decode(sealed)?;
+        let (nonce, text) = sealed.split_at_mut_checked(NONCE_LEN).ok_or(TokenError::Malformed)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| TokenError::Malformed)?;
+        let text = self.seal.open_in_place(nonce, Aad::empty(), text).map_err(|_| TokenError::Signature)?;
+        std::str::from_utf8(text).map(Session::new).map_err(|_| TokenError::Malformed)
     }
 
     fn age(&self, now: Instant) -> u64 {

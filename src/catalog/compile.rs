@@ -219,7 +219,11 @@ impl<'a> Compiler<'a> {
         let Some(table) = self.schema.tables.get(name) else {
             let mut known: Vec<String> = self.schema.tables.keys().map(ToString::to_string).collect();
             known.sort();
-            let hint = suggestion(&name.to_string(), known.iter().map(String::as_str));
+            let hint = if known.is_empty() {
+                "it has none yet, migrate it first; `walcast migrate --reference` makes the reference domain's".into()
+            } else {
+                suggestion(&name.to_string(), known.iter().map(String::as_str))
+            };
             self.findings.add(place, format!("there is no table {name} in the database; {hint}"));
             return None;
         };

@@ -22,7 +22,8 @@ pub(super) async fn execute(settings: &Settings, args: &Args, worker: Worker) ->
         return Err(Usage(text.to_owned()).into());
     }
     if !config.access.admits_anybody() {
-        let text = "nobody could be let in: set access.jwt_secret (WALCAST_ACCESS_JWT_SECRET) or access.jwt_public_keys";
+        let text = "nobody could be let in: set access.jwt_secret (WALCAST_ACCESS_JWT_SECRET), access.jwt_public_keys, \
+                    access.jwks_url, access.authjs or access.session_query";
         return Err(Usage(text.to_owned()).into());
     }
     let shutdown = signals::shutdown()?;

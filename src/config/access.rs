@@ -34,6 +34,12 @@ pub struct Access {
     pub session_query: Option<PathBuf>,
     /// The name of that cookie.
     pub session_cookie: Option<String>,
+    /// How often the session of an open stream is asked about again; zero: never.
+    #[serde(deserialize_with = "units::deserialize_duration")]
+    pub session_recheck: Duration,
+    /// Subjects whose tokens, with the scope to emit and naming no organization, emit for all of them; empty: those of
+    /// every subject that is a member of none.
+    pub emitters: Vec<String>,
     pub memberships: Option<Memberships>,
     pub organizations: Option<Organizations>,
     /// With the source away for longer, nobody new is let in.
@@ -97,6 +103,8 @@ impl Default for Access {
             authjs: None,
             session_query: None,
             session_cookie: None,
+            session_recheck: Duration::from_secs(60),
+            emitters: Vec::new(),
             memberships: None,
             organizations: None,
             max_staleness: Duration::from_secs(60),

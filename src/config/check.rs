@@ -68,7 +68,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
     );
     must(at_least(config.mirror.max_memory, MIB), "mirror.max_memory", "at least \"1MiB\"");
 
-    must(config.http.keepalive >= Duration::from_secs(1), "http.keepalive", "at least \"1s\"");
+    must(config.http.keepalive >= Duration::from_millis(100), "http.keepalive", "at least \"100ms\"");
     must(config.http.write_timeout >= Duration::from_secs(1), "http.write_timeout", "at least \"1s\"");
     must(
         config.http.admin_listen.is_none_or(|admin| admin != config.http.listen || admin.port() == 0),

@@ -98,6 +98,8 @@ pub const KEYS: &[Key] = &[
     text("access.authjs.cookie", "a cookie's name"),
     text("access.session_query", "the path of a file with a query"),
     text("access.session_cookie", "a cookie's name"),
+    text("access.session_recheck", DURATION),
+    list("access.emitters", "a list of subjects"),
     text("access.memberships.table", TABLE),
     text("access.memberships.organization", COLUMN),
     text("access.memberships.user", COLUMN),

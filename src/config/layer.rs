@@ -11,11 +11,14 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin};
 use super::keys::{KEYS, Key, Shape};
-use super::nearest::nearest;
+use super::nearest::{edits, nearest};
 use super::preset::Preset;
 
 /// Variables that begin like settings and are none.
 const OTHER_VARIABLES: [&str; 4] = ["WALCAST_CONFIG", "WALCAST_LOG", "WALCAST_PG_BIN", "WALCAST_TOKEN"];
+
+/// Edits by which a name is still taken for another one mistyped.
+const A_SLIP: usize = 2;
 
 /// Settings by name. Later layers replace what earlier ones say.
 #[derive(Debug, Default)]
@@ -152,6 +155,10 @@ impl Layer {
             {
                 let variables: Vec<String> =
                     KEYS.iter().map(Key::variable).chain(OTHER_VARIABLES.map(str::to_owned)).collect();
+                if has_no_section(&name) && !variables.iter().any(|known| edits(&name, known) <= A_SLIP) {
+                    tracing::warn!(variable = name, "not a variable of walcast: passed over");
+                    continue;
+                }
                 let hint = suggestion(nearest(&name, variables.iter().map(String::as_str)));
                 layer.errors.push(ConfigError::new(
                     Origin::Variable(name),
@@ -187,6 +194,12 @@ impl Layer {
         };
         self.values.insert(key.name, (value, origin));
     }
+}
+
+/// No setting is called so: all have a section. Whoever packages or deploys walcast has variables of their own, such as
+/// `WALCAST_VERSION`.
+fn has_no_section(name: &str) -> bool {
+    name.strip_prefix("WALCAST_").is_some_and(|rest| !rest.contains('_'))
 }
 
 /// Kubernetes sets these for a Service named `walcast`; they are nobody's settings.

@@ -5,6 +5,7 @@
 //! (400), then that the worker can't judge now. Whether an organization exists nobody learns: one that does not has
 //! no members (403). Limits come last, since only who may open a stream can use one up.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -33,7 +34,7 @@ use crate::presence;
 
 pub(super) const BEHIND: Refusal =
     Refusal::transient("behind", "the worker has yet to read what is committed by now");
-const BUSY: Refusal = Refusal::transient("busy", "too many streams are being opened at once");
+const BUSY: Refusal = Refusal::too_fast("too many streams are being opened at once");
 
 /// Somebody known, who asks for what they may have.
 pub(super) struct Judged {
@@ -153,11 +154,19 @@ impl Judged {
         }
         let handle = stream.handle();
         let present = state.services.presence.enter(&handle);
-        let asks = self.parameters.channels.as_ref().is_some_and(|names| names.contains(presence::CHANNEL));
+        let asks = names_presence(self.parameters.channels.as_ref());
         let online = asks.then(|| present.online(&handle));
         let expiry = Expiry::new(self.principal.expires_at);
-        let entry =
-            Entry { handle, endpoint: Arc::clone(endpoint), expiry: Arc::clone(&expiry), _present: present };
+        let session = self.principal.session.clone();
+        let watching =
+            session.and_then(|session| state.recheck.watch(session, handle.clone(), Arc::clone(&expiry)));
+        let entry = Entry {
+            handle,
+            endpoint: Arc::clone(endpoint),
+            expiry: Arc::clone(&expiry),
+            present,
+            _watching: watching,
+        };
         let connection_id = state.registry.new_id();
         let registered = state.registry.register(connection_id, entry);
         let connection_id = connection_id.to_string();
@@ -188,6 +197,11 @@ impl Judged {
         });
         Ok(Admitted { first, stream, expiry, keepalive: self.parameters.keepalive, permit, registered, view })
     }
+}
+
+/// By name: the list of who is online grows with the crowd, and is not for everybody who listens to everything.
+pub(super) fn names_presence(channels: Option<&BTreeSet<Arc<str>>>) -> bool {
+    channels.is_some_and(|names| names.contains(presence::CHANNEL))
 }
 
 impl From<Full> for Refusal {

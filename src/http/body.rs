@@ -54,6 +54,11 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, most: usize) -> Re
     Ok(read.freeze())
 }
 
+/// Why a body is no object, to be told. Cut: of a text that stands in an object's place serde repeats all.
+pub(super) fn mistake(error: &serde_json::Error) -> String {
+    error.to_string().chars().take(100).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::admission::names_presence;
 use super::body;
 use super::endpoint::{Endpoint, NATIVE, joined};
 use super::expiry::renew;
@@ -77,7 +78,9 @@ async fn try_change(state: &State, request: &Parts, body: Body) -> Result<Respon
         Some(filter) => (stream.handle.set_filter(filter.clone()), Arc::new(filter)),
         None => (stream.handle.position(), stream.handle.filter()),
     };
-    let standing = Standing::of(state, &id, &stream, &filter, position);
+    // After the filter: from here on the stream is told what the list does not show yet.
+    let online = names_presence(filter.channels.as_ref()).then(|| stream.present.online_meanwhile());
+    let standing = Standing::of(state, &id, &stream, &filter, position, online);
     Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(standing)).into_response())
 }
 
@@ -269,10 +272,20 @@ struct Standing<'a> {
     position: String,
     /// Seconds since 1970.
     expires_at: u64,
+    /// Who is online, where presence is asked for by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    online: Option<Box<RawValue>>,
 }
 
 impl<'a> Standing<'a> {
-    fn of(state: &State, id: &'a str, stream: &'a Entry, filter: &'a Filter, position: EventId) -> Self {
+    fn of(
+        state: &State,
+        id: &'a str,
+        stream: &'a Entry,
+        filter: &'a Filter,
+        position: EventId,
+        online: Option<[Bytes; 2]>,
+    ) -> Self {
         let names = |names: &'a BTreeSet<Arc<str>>| names.iter().map(AsRef::as_ref).collect();
         let tags = filter.tags.iter().filter_map(|(tag, values)| {
             let name = state.services.vocabulary.tags.get(usize::from(*tag))?;
@@ -288,6 +301,7 @@ impl<'a> Standing<'a> {
             tags: tags.collect(),
             position: position.to_string(),
             expires_at: stream.expiry.at(),
+            online: online.and_then(|pieces| serde_json::from_slice(&pieces.concat()).ok()),
         }
     }
 }

@@ -18,11 +18,11 @@ use super::frames;
 use super::keepalive::Keepalive;
 use super::limits::Permit;
 use super::registry::Registered;
-use super::sink::Sink;
+use super::sink::{Client, Sink};
 use super::state::{Phase, State};
 use super::view::View;
 use crate::catalog::SyncReason;
-use crate::hub::{Batch, EndReason, Stream};
+use crate::hub::{Batch, EndReason, Rest, Stream};
 use crate::live::Answer;
 use crate::telemetry::Age;
 use crate::telemetry::metrics::End;
@@ -62,12 +62,13 @@ pub(super) fn run(
     admitted: Admitted,
 ) -> impl Future<Output = ()> + Send {
     let Admitted { first, stream, expiry, keepalive, permit, registered, view } = admitted;
+    let client = Client::new(socket, expiry);
     let mut delivery = Delivery {
         state,
-        sink: Sink::new(socket),
-        stream,
+        // What is shown of a view is not its events.
+        stream: if view.is_none() { stream.through(client.clone()) } else { stream },
         view,
-        expiry,
+        sink: Sink::new(client),
         keepalive,
         drain_at: None,
         told_stale: false,
@@ -78,7 +79,7 @@ pub(super) fn run(
         let end = match delivery.deliver(first).await {
             Err(end) | Ok(end) => end,
         };
-        delivery.sink.close().await;
+        delivery.sink.close();
         delivery.state.services.metrics.streams.dec();
         delivery.state.services.metrics.ended(end);
         tracing::debug!(reason = ?end, "stream ended");
@@ -99,7 +100,6 @@ struct Delivery {
     stream: Stream,
     /// What is shown instead of the stream's events.
     view: Option<Box<View>>,
-    expiry: Arc<Expiry>,
     keepalive: Arc<Keepalive>,
     /// When this one of a stopping worker's streams ends.
     drain_at: Option<Instant>,
@@ -122,7 +122,7 @@ impl Delivery {
         if let Some(view) = &mut self.view {
             view.changed(self.stream.cursor());
         }
-        let mut expires_at = self.expiry.at();
+        let mut expires_at = self.sink.expiry().at();
         let timer = sleep_until(self.next_due());
         tokio::pin!(timer);
         let mut input = 0;
@@ -130,7 +130,7 @@ impl Delivery {
             if let Some(view) = &self.view {
                 self.stream.hold(view.rests_until());
             }
-            let expiry = &self.expiry;
+            let expiry = self.sink.expiry();
             let signal = || {
                 // What ends a stream first: one that always has something to send must end too.
                 if phase.has_changed().unwrap_or(false) {
@@ -151,15 +151,17 @@ impl Delivery {
                 }
                 next = self.stream.next_unless(signal) => match next {
                     Err(Signal::Phase) => {
-                        match *phase.borrow_and_update() {
+                        let now = *phase.borrow_and_update();
+                        match now {
                             Phase::Serving => {}
                             Phase::Draining { until } => self.drain_at = Some(spread(until)),
-                            Phase::Closed => return Ok(End::drained),
+                            // Its moment to be told did not come.
+                            Phase::Closed => return self.on_end(EndReason::Draining).await,
                         }
                         timer.as_mut().reset(self.next_due());
                     }
                     Err(Signal::Expiry) => {
-                        expires_at = self.expiry.at();
+                        expires_at = self.sink.expiry().at();
                         timer.as_mut().reset(self.next_due());
                     }
                     Err(Signal::Age) => {
@@ -218,6 +220,8 @@ impl Delivery {
                 self.count(&frames, NOTICE_LINES);
                 frames
             }
+            // Counted by who began it.
+            Batch::Rest(rest) => return self.go_on(rest, false).await.map(|()| None),
             Batch::Sync { reason, id } => {
                 self.state.services.metrics.synced(reason.as_str());
                 vec![frames::sync(id, self.stream.organization().as_str(), reason).into()]
@@ -248,7 +252,7 @@ impl Delivery {
     /// The timer is set once and not at every write, so it may find nothing due.
     async fn on_timer(&mut self) -> Result<Option<End>, End> {
         let now = Instant::now();
-        let ended = if self.expiry.remaining().is_zero() {
+        let ended = if self.sink.expiry().remaining().is_zero() {
             Some(EndReason::Expired)
         } else {
             self.drain_at.filter(|at| *at <= now).map(|_| EndReason::Draining)
@@ -271,34 +275,46 @@ impl Delivery {
     /// Says why, where there is something to say.
     async fn on_end(&mut self, reason: EndReason) -> Result<End, End> {
         let (last, end) = match reason {
-            EndReason::Expired => (frames::last("token.expired"), End::expired),
-            EndReason::Revoked => (frames::last("access.revoked"), End::revoked),
-            EndReason::Evicted => {
-                // It would only push out another: the browser is to stay away.
-                let mut last = frames::last("stream.evicted");
-                last.extend(frames::retry(STAY_AWAY_MILLIS));
-                (last, End::evicted)
-            }
+            EndReason::Expired => (frames::last("token.expired", None), End::expired),
+            EndReason::Revoked => (frames::last("access.revoked", None), End::revoked),
+            // It would only push out another: the browser is to stay away.
+            EndReason::Evicted => (frames::last("stream.evicted", Some(STAY_AWAY_MILLIS)), End::evicted),
             EndReason::Draining => (frames::retry(fastrand::u64(DRAIN_RETRY_MILLIS)), End::drained),
             EndReason::Lagging => (frames::retry(fastrand::u64(DRAIN_RETRY_MILLIS)), End::lagging),
             // An EventSource would open it again.
             EndReason::Closed => (frames::retry(STAY_AWAY_MILLIS), End::client_closed),
         };
-        self.sink.write(&self.state, vec![last.into()], &self.expiry, None).await?;
+        self.finish(true).await?;
+        self.sink.write(&self.state, vec![last.into()], None).await?;
         Ok(end)
     }
 
+    /// Writes what a courier began: all of it, or only the frame that was begun.
+    async fn finish(&mut self, cut: bool) -> Result<(), End> {
+        match self.stream.take_rest() {
+            Some(rest) => self.go_on(rest, cut).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn go_on(&mut self, rest: Rest, cut: bool) -> Result<(), End> {
+        // Apart: it is rare, and an idle stream has no room for it.
+        Box::pin(self.sink.go_on(&self.state, rest, cut, &self.stream)).await
+    }
+
     async fn write(&mut self, frames: Vec<Bytes>) -> Result<(), End> {
-        self.sink.write(&self.state, frames, &self.expiry, Some(&self.stream)).await
+        self.finish(false).await?;
+        self.sink.write(&self.state, frames, Some(&self.stream)).await
     }
 
     fn next_due(&self) -> Instant {
-        let due = self.keepalive_due().min(self.expiry.deadline());
+        let due = self.keepalive_due().min(self.sink.expiry().deadline());
         self.drain_at.map_or(due, |drain| due.min(drain))
     }
 
     fn keepalive_due(&self) -> Instant {
-        self.sink.last_write() + self.state.http.keepalive
+        let last = self.sink.last_write().max(self.stream.carried_at().into());
+        last + self.state.http.keepalive
     }
 }
 

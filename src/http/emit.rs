@@ -1,8 +1,16 @@
 //! `POST /api/realtime/events`: a service emits an event over HTTP.
 //!
-//! Who may: a token with the scope `walcast:emit`, for the organizations that it names (`organizationId`,
-//! `organizations`) or that its subject is a member of. A token of neither kind, in the header `Authorization`, is a
-//! service's own, and good for every organization: its issuer gave it the scope and no bounds.
+//! Who may: a token with the scope `walcast:emit`, which its issuer gives to services.
+//!
+//! | the token | is good for |
+//! | --- | --- |
+//! | names organizations (`organizationId`, `organizations`) | these, whatever its subject is a member of |
+//! | names none, its subject is one of `access.emitters` | all |
+//! | names none, its subject is a member of organizations | these |
+//! | names none, its subject is a member of none | all, unless `access.emitters` names others |
+//!
+//! Good for all is only what stands in the header `Authorization`. The last line is why the setting exists: without it
+//! nothing tells a service from a user who lost their last membership.
 
 mod event;
 #[cfg(any(test, fuzzing))]
@@ -90,17 +98,22 @@ async fn accept(state: &State, request: Request) -> Result<Answer, Refusal> {
     // What a browser adds by itself, or what stands in a URL, is a user's.
     let may_be_service = head.headers.contains_key(AUTHORIZATION);
     match stands(state, &principal, &emission.organization)? {
-        Standing::Member => {}
+        Standing::Bound => {}
         Standing::Foreign => return Err(NOT_YOURS),
-        Standing::Unknown if !may_be_service => return Err(NOT_YOURS),
-        // A service, unless they were made a member just now: that is read first.
+        Standing::Emitter | Standing::Unknown if !may_be_service => return Err(NOT_YOURS),
+        Standing::Emitter => {}
+        // Who was made a member just now is one: that is read first.
         Standing::Unknown => {
             let visible = state.services.visibility.visible().await;
-            if matches!(stands(state, &principal, &emission.organization)?, Standing::Foreign) {
+            let stands = stands(state, &principal, &emission.organization)?;
+            if matches!(stands, Standing::Foreign) {
                 return Err(NOT_YOURS);
             }
             if !visible.current && state.memberships()?.are_mirrored() {
                 return Err(BEHIND);
+            }
+            if matches!(stands, Standing::Unknown) && !state.emitters.is_empty() {
+                return Err(NOT_YOURS);
             }
         }
     }
@@ -118,9 +131,11 @@ async fn accept(state: &State, request: Request) -> Result<Answer, Refusal> {
 /// How a token's bearer stands to an organization.
 enum Standing {
     /// The token names it, or its subject is a member.
-    Member,
+    Bound,
     /// The token, or a membership, says where else they belong.
     Foreign,
+    /// It names none, and its subject is a service by configuration.
+    Emitter,
     /// Nothing says where they belong.
     Unknown,
 }
@@ -130,17 +145,19 @@ fn stands(state: &State, principal: &Principal, organization: &str) -> Result<St
     if !principal.may_ask_for(organization) {
         return Ok(Standing::Foreign);
     }
-    let names = |id: &Arc<str>| **id == *organization;
-    if memberships.role_of(organization, principal).is_some()
-        || principal.default_organization.as_ref().is_some_and(names)
-        || principal.organizations.contains_key(organization)
-    {
-        return Ok(Standing::Member);
+    let named = principal.default_organization.as_deref();
+    if named.is_some() || !principal.organizations.is_empty() {
+        let is_named = named == Some(organization) || principal.organizations.contains_key(organization);
+        return Ok(if is_named { Standing::Bound } else { Standing::Foreign });
     }
-    let bound = principal.default_organization.is_some()
-        || !principal.organizations.is_empty()
-        || !memberships.organizations_of(principal).is_empty();
-    Ok(if bound { Standing::Foreign } else { Standing::Unknown })
+    if state.emitters.contains(&*principal.subject) {
+        return Ok(Standing::Emitter);
+    }
+    if memberships.role_of(organization, principal).is_some() {
+        return Ok(Standing::Bound);
+    }
+    let belongs = !memberships.organizations_of(principal).is_empty();
+    Ok(if belongs { Standing::Foreign } else { Standing::Unknown })
 }
 
 fn key_of(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {

@@ -37,7 +37,7 @@ impl Expiry {
         self.at.load(Ordering::Acquire)
     }
 
-    fn set(&self, at: u64) {
+    pub(super) fn set(&self, at: u64) {
         self.at.store(at, Ordering::Release);
         self.moved.notify_one();
     }
@@ -79,6 +79,7 @@ pub(super) async fn renew(
     if memberships.standing_of(organization, &principal.subject).is_none() {
         stream.set_role(membership.role);
     }
+    state.recheck.forget(stream.number());
     expiry.set(principal.expires_at);
     stream.wake();
     Ok(())

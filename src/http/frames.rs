@@ -93,8 +93,9 @@ pub(super) fn sync(id: EventId, organization: &str, reason: SyncReason) -> Vec<u
     frame
 }
 
-/// The last frame of a stream, which says why: `token.expired`, `access.revoked`, `stream.evicted`.
-pub(super) fn last(name: &'static str) -> Vec<u8> {
+/// The last frame of a stream, which says why: `token.expired`, `access.revoked`, `stream.evicted`. With `retry`, also
+/// for how many milliseconds the client is to stay away.
+pub(super) fn last(name: &'static str, retry: Option<u64>) -> Vec<u8> {
     #[derive(Serialize)]
     struct Last {
         r#type: &'static str,
@@ -103,7 +104,7 @@ pub(super) fn last(name: &'static str) -> Vec<u8> {
     }
     #[derive(Serialize)]
     struct Empty {}
-    let mut frame = Vec::new();
+    let mut frame = retry.map(|millis| format!("retry: {millis}\n").into_bytes()).unwrap_or_default();
     write(&mut frame, None, &Last { r#type: name, timestamp: now_millis(), data: Empty {} });
     frame
 }
@@ -214,8 +215,12 @@ mod tests {
     #[test]
     fn frames_that_are_no_position_have_no_id() {
         assert_eq!(
-            fixed(&last("token.expired")),
+            fixed(&last("token.expired", None)),
             "data: {\"type\":\"token.expired\",\"timestamp\":0,\"data\":{}}\n\n"
+        );
+        assert_eq!(
+            fixed(&last("stream.evicted", Some(7))),
+            "retry: 7\ndata: {\"type\":\"stream.evicted\",\"timestamp\":0,\"data\":{}}\n\n"
         );
         assert_eq!(
             fixed(&age("stale", 31)),

@@ -77,7 +77,7 @@ pub(super) struct Guest {
 impl Lobby {
     /// `by_address`: one may have its share only.
     pub(super) fn new(most: usize, by_address: bool) -> Arc<Self> {
-        Self::sized(most, if by_address { OF_ADDRESS.min(most) } else { most }, A_MOMENT)
+        Self::sized(most, if by_address { OF_ADDRESS.min(most) } else { usize::MAX }, A_MOMENT)
     }
 
     fn sized(most: usize, of_address: usize, moment: Duration) -> Arc<Self> {
@@ -267,6 +267,14 @@ mod tests {
         drop((other, first, second, third, proxied));
         let state = lobby.state();
         assert_eq!((state.open, state.waiting.len(), state.addresses.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn where_addresses_say_nothing_everybody_has_their_moment() {
+        let lobby = Lobby::new(2, false);
+        let guests = [lobby.enter(address(1)).unwrap(), lobby.enter(address(1)).unwrap()];
+        assert!(matches!(lobby.enter(address(1)), Err(Full::Lobby(Some(_)))));
+        assert!(guests.iter().all(|guest| !sent_away(guest)));
     }
 
     #[tokio::test]

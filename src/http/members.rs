@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::body::mistake;
 use super::refusal::Refusal;
 
 /// The members in their order, each once, their values not yet read: nothing is built that is not wanted, however deep
@@ -14,8 +15,9 @@ pub(super) struct Members<'a>(Vec<(String, &'a RawValue)>);
 impl<'a> Members<'a> {
     /// `what` is what the object is called in a message.
     pub(super) fn read(what: &str, text: &'a [u8]) -> Result<Self, Refusal> {
-        let members: Self = serde_json::from_slice(text)
-            .map_err(|error| Refusal::bad_request(format!("{what}: a JSON object is needed: {error}")))?;
+        let members: Self = serde_json::from_slice(text).map_err(|error| {
+            Refusal::bad_request(format!("{what}: a JSON object is needed: {}", mistake(&error)))
+        })?;
         let mut names: Vec<&str> = members.0.iter().map(|(name, _)| &**name).collect();
         names.sort_unstable();
         match names.windows(2).find(|pair| pair.first() == pair.last()).and_then(<[_]>::first) {

@@ -15,6 +15,9 @@ use serde::Serialize;
 
 use crate::access::{CredentialError, TokenError};
 
+/// Bytes of a message: enough for the names of many channels.
+const MAX_MESSAGE: usize = 4000;
+
 /// How long who met a full limit is asked to wait.
 const LIMIT_RETRY: Duration = Duration::from_secs(10);
 
@@ -27,6 +30,8 @@ pub(super) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
+    /// It will pass by itself.
+    passing: bool,
 }
 
 /// The wire form.
@@ -38,7 +43,11 @@ struct Answer<'a> {
 
 impl Refusal {
     pub(super) const fn fixed(status: StatusCode, code: &'static str, message: &'static str) -> Self {
-        Self { status, code, message: Cow::Borrowed(message) }
+        Self { status, code, message: Cow::Borrowed(message), passing: false }
+    }
+
+    const fn passing(status: StatusCode, code: &'static str, message: &'static str) -> Self {
+        Self { status, code, message: Cow::Borrowed(message), passing: true }
     }
 
     pub(super) const NOT_FOUND: Self =
@@ -73,7 +82,7 @@ impl Refusal {
         Self::fixed(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this should not have happened");
 
     pub(super) fn of(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), passing: false }
     }
 
     pub(super) fn too_large(most: usize) -> Self {
@@ -81,8 +90,14 @@ impl Refusal {
         Self::of(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
-    /// `message` names the parameter and what is allowed.
+    /// `message` names the parameter and what is allowed. What a request says may be in it, so it is cut.
     pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        let mut message = message.into();
+        if message.len() > MAX_MESSAGE {
+            let end = message.floor_char_boundary(MAX_MESSAGE);
+            message.to_mut().truncate(end);
+            message.to_mut().push('…');
+        }
         Self::of(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
@@ -91,9 +106,14 @@ impl Refusal {
         Self::fixed(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", message)
     }
 
-    /// It will pass by itself; `code` is a word of readiness, or why.
+    /// The worker can't serve it now; `code` is a word of readiness, or why.
     pub(super) const fn transient(code: &'static str, message: &'static str) -> Self {
-        Self::fixed(StatusCode::SERVICE_UNAVAILABLE, code, message)
+        Self::passing(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    }
+
+    /// A rate is exceeded for the moment; `message` says which.
+    pub(super) const fn too_fast(message: &'static str) -> Self {
+        Self::passing(StatusCode::TOO_MANY_REQUESTS, "busy", message)
     }
 
     #[cfg(any(test, fuzzing))]
@@ -107,11 +127,7 @@ impl Refusal {
 
     /// The answer to a request for a stream.
     pub(super) fn answer(self, request: &HeaderMap) -> Response {
-        if self.status == StatusCode::SERVICE_UNAVAILABLE && accepts_event_stream(request) {
-            self.ended_stream()
-        } else {
-            self.into_response()
-        }
+        if self.passing && accepts_event_stream(request) { self.ended_stream() } else { self.into_response() }
     }
 
     fn ended_stream(&self) -> Response {
@@ -126,8 +142,10 @@ impl Refusal {
 
     fn retry_after(&self) -> Option<Duration> {
         match self.status {
-            StatusCode::TOO_MANY_REQUESTS => Some(LIMIT_RETRY),
-            StatusCode::SERVICE_UNAVAILABLE => Some(Duration::from_millis(fastrand::u64(COME_BACK_MILLIS))),
+            StatusCode::TOO_MANY_REQUESTS if !self.passing => Some(LIMIT_RETRY),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                Some(Duration::from_millis(fastrand::u64(COME_BACK_MILLIS)))
+            }
             _ => None,
         }
     }

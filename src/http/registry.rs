@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::endpoint::Endpoint;
 use super::expiry::Expiry;
+use super::recheck::Watching;
 use crate::hub::StreamHandle;
 use crate::presence::Present;
 
@@ -30,8 +31,10 @@ pub(super) struct Entry {
     pub(super) handle: StreamHandle,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) expiry: Arc<Expiry>,
-    /// Ends with the stream.
-    pub(super) _present: Present,
+    /// Ends with the stream, as does what follows.
+    pub(super) present: Present,
+    /// Where a session opened it.
+    pub(super) _watching: Option<Watching>,
 }
 
 /// Why an id stands for nothing here.

@@ -23,6 +23,7 @@ use super::limits::Limits;
 use super::live::Live;
 use super::lobby::Lobby;
 use super::places::Places;
+use super::recheck::{self, Recheck};
 use super::registry::Registry;
 use super::router;
 use super::state::{Phase, Services, State};
@@ -33,6 +34,10 @@ use crate::telemetry;
 
 /// How long requests in hand may take when everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Connections that wait to be accepted, as far as the system lets them (net.core.somaxconn). Who finds no place is not
+/// told: their first packet is dropped, and they try again after 1 s, 3 s, 7 s, … A crowd comes when a worker restarts.
+const BACKLOG: i32 = 4096;
 
 /// How long to let the process be when it has no descriptor left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -58,7 +63,7 @@ pub enum ServerError {
     Proxies(#[from] InvalidNetwork),
     #[error(transparent)]
     Preset(#[from] InvalidPreset),
-    #[error("{setting} {address}: {source}")]
+    #[error("{setting} {address}")]
     Bind { setting: &'static str, address: SocketAddr, source: io::Error },
 }
 
@@ -77,7 +82,9 @@ impl Server {
             proxies: TrustedProxies::new(&config.http.trusted_proxies)?,
             limits: Limits::new(&config.limits),
             registry: Registry::new(),
+            recheck: Recheck::new(config.access.session_recheck),
             emits: Places::new(emit::IN_HAND.0, emit::IN_HAND.1),
+            emitters: config.access.emitters.iter().cloned().collect(),
             max_emit: usize::try_from(config.journal.max_event.0)
                 .unwrap_or(emit::MAX_BODY)
                 .min(emit::MAX_BODY),
@@ -124,6 +131,7 @@ impl Server {
             listening.spawn(front.accept(Arc::clone(&state)));
         }
         listening.spawn(tell_age(Arc::clone(&state)));
+        listening.spawn(recheck::run(Arc::clone(&state)));
         shutdown.await;
 
         state.services.readiness.enter(telemetry::Phase::Draining);
@@ -142,6 +150,8 @@ impl Front {
     async fn bind(setting: &'static str, address: SocketAddr, router: Router) -> Result<Self, ServerError> {
         let error = |source| ServerError::Bind { setting, address, source };
         let listener = TcpListener::bind(address).await.map_err(error)?;
+        // Said again, it is the new length.
+        socket2::SockRef::from(&listener).listen(BACKLOG).map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
         Ok(Self { listener, address, router })
     }

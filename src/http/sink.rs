@@ -1,16 +1,17 @@
 //! A stream's socket: vectored writes that end when the client takes nothing, and input that is dropped.
 
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::Shutdown;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use memchr::memmem;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::expiry::Expiry;
 use super::state::{Phase, State};
-use crate::hub::Stream;
+use crate::hub::{self, Outlet, Stream};
 use crate::telemetry::metrics::End;
 
 /// Pieces handed to one write call; the kernel takes up to 1024.
@@ -19,15 +20,46 @@ const MAX_PIECES: usize = 64;
 /// The end of a line and an empty line.
 const FRAME_END: &[u8] = b"\n\n";
 
+/// The way to a client, until its token runs out.
+#[derive(Debug)]
+pub(super) struct Client {
+    socket: TcpStream,
+    expiry: Arc<Expiry>,
+}
+
+impl Client {
+    pub(super) fn new(socket: TcpStream, expiry: Arc<Expiry>) -> Arc<Self> {
+        Arc::new(Self { socket, expiry })
+    }
+
+    pub(super) fn expiry(&self) -> &Expiry {
+        &self.expiry
+    }
+}
+
+impl Outlet for Client {
+    fn offer(&self, frames: &[Bytes]) -> usize {
+        if self.expiry.remaining().is_zero() {
+            return 0;
+        }
+        // An error is found by the stream's own write.
+        write_some(&self.socket, frames, 0).unwrap_or(0)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Sink {
-    socket: TcpStream,
+    client: Arc<Client>,
     last_write: Instant,
 }
 
 impl Sink {
-    pub(super) fn new(socket: TcpStream) -> Self {
-        Self { socket, last_write: Instant::now() }
+    pub(super) fn new(client: Arc<Client>) -> Self {
+        Self { client, last_write: Instant::now() }
+    }
+
+    pub(super) fn expiry(&self) -> &Expiry {
+        self.client.expiry()
     }
 
     pub(super) const fn last_write(&self) -> Instant {
@@ -41,15 +73,40 @@ impl Sink {
         &mut self,
         state: &State,
         frames: Vec<Bytes>,
-        expiry: &Expiry,
+        stream: Option<&Stream>,
+    ) -> Result<(), End> {
+        self.write_rest(state, Rest::new(frames), stream).await
+    }
+
+    /// As [`write`](Self::write), of frames whose beginning was written by a courier; `cut`, only to the end of the one
+    /// that was begun.
+    pub(super) async fn go_on(
+        &mut self,
+        state: &State,
+        rest: hub::Rest,
+        cut: bool,
+        stream: &Stream,
+    ) -> Result<(), End> {
+        let hub::Rest { frames, written } = rest;
+        let mut rest = Rest::new(frames);
+        rest.advance(written);
+        if cut || stream.handle().is_ending() {
+            rest.cut();
+        }
+        self.write_rest(state, rest, Some(stream)).await
+    }
+
+    async fn write_rest(
+        &mut self,
+        state: &State,
+        mut rest: Rest,
         mut stream: Option<&Stream>,
     ) -> Result<(), End> {
         let metrics = &state.services.metrics;
-        let mut rest = Rest { frames, first: 0, written: 0, open: false };
         // Since when it has been taking nothing.
         let mut stuck = None;
         while let Some(pieces) = rest.pieces() {
-            match write_some(&self.socket, pieces, rest.written) {
+            match write_some(&self.client.socket, pieces, rest.written) {
                 Ok(written) => {
                     metrics.writes.inc();
                     metrics.bytes_written.inc_by(u64::try_from(written).unwrap_or(u64::MAX));
@@ -60,7 +117,7 @@ impl Sink {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let given_up = *stuck.get_or_insert_with(Instant::now) + state.http.write_timeout;
                     // Apart: few streams are stuck at a time, and those that are not need no room for it.
-                    let writable = Box::pin(self.writable(state, given_up, expiry, stream));
+                    let writable = Box::pin(self.writable(state, given_up, stream));
                     if let Wait::Ended = writable.await? {
                         rest.cut();
                         stream = None;
@@ -73,13 +130,8 @@ impl Sink {
         Ok(())
     }
 
-    async fn writable(
-        &self,
-        state: &State,
-        given_up: Instant,
-        expiry: &Expiry,
-        stream: Option<&Stream>,
-    ) -> Result<Wait, End> {
+    async fn writable(&self, state: &State, given_up: Instant, stream: Option<&Stream>) -> Result<Wait, End> {
+        let expiry = self.expiry();
         let ended = async {
             match stream {
                 Some(stream) => stream.ended().await,
@@ -103,7 +155,7 @@ impl Sink {
                     }
                 }
                 () = expiry.moved() => {}
-                writable = self.socket.writable() => {
+                writable = self.client.socket.writable() => {
                     return writable.map(|()| Wait::Writable).map_err(|error| broken(&error));
                 }
                 _ = phase.wait_for(|phase| *phase == Phase::Closed) => return Err(End::drained),
@@ -112,20 +164,20 @@ impl Sink {
     }
 
     /// Says that nothing more comes.
-    pub(super) async fn close(&mut self) {
-        let _ = self.socket.shutdown().await;
+    pub(super) fn close(&self) {
+        let _ = socket2::SockRef::from(&self.client.socket).shutdown(Shutdown::Write);
     }
 
     /// Waits until there is input, which may be its end.
     pub(super) async fn readable(&self) {
         // An error is found by the read that follows.
-        let _ = self.socket.readable().await;
+        let _ = self.client.socket.readable().await;
     }
 
     /// Drops what was sent, and says how much it was.
     pub(super) fn discard(&self) -> Result<usize, End> {
         let mut input = [0; 1024];
-        match self.socket.try_read(&mut input) {
+        match self.client.socket.try_read(&mut input) {
             Ok(0) => Err(End::client_closed),
             Ok(read) => Ok(read),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
@@ -157,6 +209,10 @@ struct Rest {
 }
 
 impl Rest {
+    const fn new(frames: Vec<Bytes>) -> Self {
+        Self { frames, first: 0, written: 0, open: false }
+    }
+
     fn pieces(&self) -> Option<&[Bytes]> {
         self.frames.get(self.first..).filter(|pieces| !pieces.is_empty())
     }
@@ -217,7 +273,7 @@ mod tests {
     use super::*;
 
     fn rest(pieces: &[&'static str]) -> Rest {
-        Rest { frames: pieces.iter().copied().map(Bytes::from).collect(), first: 0, written: 0, open: false }
+        Rest::new(pieces.iter().copied().map(Bytes::from).collect())
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What every request and every stream of the server shares.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -16,6 +17,7 @@ use super::live;
 use super::lobby::Lobby;
 use super::places::Places;
 use super::query::Query;
+use super::recheck::Recheck;
 use super::refusal::Refusal;
 use super::registry::Registry;
 use crate::access::{Authenticator, Claim, Credential, Memberships, Origins, Principal, TokenError};
@@ -77,8 +79,11 @@ pub(super) struct State {
     pub(super) proxies: TrustedProxies,
     pub(super) limits: Arc<Limits>,
     pub(super) registry: Arc<Registry>,
+    pub(super) recheck: Arc<Recheck>,
     /// Events that are being emitted, by subject.
     pub(super) emits: Arc<Places<Arc<str>>>,
+    /// Subjects that may emit for every organization; empty: none is told apart.
+    pub(super) emitters: BTreeSet<String>,
     /// Bytes of a request to emit.
     pub(super) max_emit: usize,
     pub(super) phase: watch::Sender<Phase>,

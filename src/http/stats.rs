@@ -88,8 +88,13 @@ async fn try_stats(state: &State, request: &Parts) -> Result<Stats, Refusal> {
         return Err(Refusal::bad_request(format!("{name}: unknown parameter; allowed are {allowed}")));
     }
     let memberships = state.memberships()?;
-    let hub = &state.services.hub;
     let oversees_all = principal.has_scope(STATS_SCOPE);
+    if !oversees_all && memberships.are_mirrored() {
+        // Who was made a member just now sees their organization, and who was one until just now does not. A worker that
+        // can't come so far tells what it knows.
+        state.services.visibility.visible().await;
+    }
+    let hub = &state.services.hub;
     let organizations: Vec<OrganizationId> = if oversees_all {
         hub.organizations().into_iter().map(|(organization, _)| organization).collect()
     } else {

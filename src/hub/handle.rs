@@ -72,7 +72,7 @@ impl StreamHandle {
     /// Ends the stream: its next batch is the reason, whatever else it had to send. The first reason stays.
     pub fn end(&self, reason: EndReason) {
         self.seat.control().end.get_or_insert(reason);
-        wake(self.look().or_else(|| self.seat.take_waker()));
+        wake(self.look());
     }
 
     /// Lets the stream look at what is not the hub's to tell: see [`Stream::next_unless`](super::Stream::next_unless).
@@ -140,7 +140,7 @@ impl StreamHandle {
 
     /// Lets the stream look at what was changed.
     fn look(&self) -> Option<Waker> {
-        self.seat.mark(self.hub.announced())
+        self.seat.rouse(self.hub.announced())
     }
 }
 

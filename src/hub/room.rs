@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use super::calls::Calls;
 use super::filter::Filter;
 use super::notices::{NoticeKind, Notices};
 use super::seat::{EndReason, Seat};
@@ -130,29 +131,29 @@ impl RoomState {
         }
     }
 
-    pub(super) fn mark_all(&self, from: Lsn, wakers: &mut Vec<Waker>) {
-        wakers.extend(self.seats.values().filter_map(|seat| seat.mark(from)));
+    pub(super) fn mark_all(&self, from: Lsn, calls: &mut Calls) {
+        calls.mark(self.seats.values(), from);
     }
 
     /// Wakes every stream, one that waits its turn too.
-    pub(super) fn rouse_all(&self, wakers: &mut Vec<Waker>) {
-        wakers.extend(self.seats.values().filter_map(|seat| seat.rouse(Lsn::ZERO)));
+    pub(super) fn rouse_all(&self, calls: &mut Calls) {
+        calls.tasks.extend(self.seats.values().filter_map(|seat| seat.rouse(Lsn::ZERO)));
     }
 
     /// Marks every stream that an entry of `block` may concern.
-    pub(super) fn mark(&self, block: &Block, from: Lsn, wakers: &mut Vec<Waker>) {
+    pub(super) fn mark(&self, block: &Block, from: Lsn, calls: &mut Calls) {
         if block.labels().iter().any(|label| matches!(label, Label::Sync { .. })) {
-            return self.mark_all(from, wakers);
+            return self.mark_all(from, calls);
         }
         if !self.by_tag.is_empty() {
-            self.mark_by_tag(block, from, wakers);
+            self.mark_by_tag(block, from, calls);
         }
         if self.any.is_empty() && self.by_type.is_empty() && self.by_channel.is_empty() {
             return;
         }
         if block.is_plain() {
-            wakers.extend(self.any.values().filter_map(|seat| seat.mark(from)));
-            block.labels().iter().for_each(|label| self.mark_by_label(label, from, wakers));
+            calls.mark(self.any.values(), from);
+            block.labels().iter().for_each(|label| self.mark_by_label(label, from, calls));
             return;
         }
         let mut checks = 0;
@@ -167,13 +168,13 @@ impl RoomState {
                 let any = (!any_done).then_some(&self.any);
                 let seats = any.into_iter().chain(self.by_label(entry.label)).flat_map(Seats::values);
                 let admitted = seats.filter(|seat| seat.is_admitted(audience));
-                wakers.extend(admitted.filter_map(|seat| seat.mark(from)));
+                calls.mark(admitted, from);
             } else {
                 *done = true;
                 if !std::mem::replace(&mut any_done, true) {
-                    wakers.extend(self.any.values().filter_map(|seat| seat.mark(from)));
+                    calls.mark(self.any.values(), from);
                 }
-                self.mark_by_label(entry.label, from, wakers);
+                self.mark_by_label(entry.label, from, calls);
             }
         }
     }
@@ -184,12 +185,12 @@ impl RoomState {
         wakers.extend(seats.filter_map(|seat| seat.flag()));
     }
 
-    fn mark_by_label(&self, label: &Label, from: Lsn, wakers: &mut Vec<Waker>) {
+    fn mark_by_label(&self, label: &Label, from: Lsn, calls: &mut Calls) {
         let seats = self.by_label(label).flat_map(Seats::values);
-        wakers.extend(seats.filter_map(|seat| seat.mark(from)));
+        calls.mark(seats, from);
     }
 
-    fn mark_by_tag(&self, block: &Block, from: Lsn, wakers: &mut Vec<Waker>) {
+    fn mark_by_tag(&self, block: &Block, from: Lsn, calls: &mut Calls) {
         for entry in block.entries(0..block.len()) {
             for (name, value) in TagIter::over(entry.tags) {
                 let Some(seats) = self.by_tag.get(&name).and_then(|by_value| by_value.get(value)) else {
@@ -197,7 +198,7 @@ impl RoomState {
                 };
                 let concerned =
                     seats.values().filter(|seat| entry.audience.is_none_or(|a| seat.is_admitted(a)));
-                wakers.extend(concerned.filter_map(|seat| seat.mark(from)));
+                calls.mark(concerned, from);
             }
         }
     }

@@ -4,7 +4,8 @@
 //! through does not concern it. Two orders make sure that no wake-up is lost:
 //! - A publisher moves the head, then marks, then (if it set the mark) wakes. A stream takes the mark, then reads the
 //!   head. Both change the mark atomically: either the stream takes this mark, or the publisher finds none and wakes.
-//! - A stream stores its waker, then looks at the mark.
+//! - A stream stores its waker, then looks at the mark. One that lends (`lent`) does that before both; a courier looks
+//!   whether it was lent, then takes the mark.
 //!
 //! The flag says that there may be notices, and follows the same orders.
 
@@ -16,6 +17,7 @@ use std::task::{Context, Poll, Waker};
 use futures_util::task::AtomicWaker;
 
 use super::filter::Filter;
+use super::lent::Lent;
 use crate::catalog::event::Audience;
 use crate::postgres::Lsn;
 
@@ -51,6 +53,12 @@ pub(super) struct Seat {
     flag: AtomicBool,
     waker: AtomicWaker,
     control: Mutex<Control>,
+    /// What the stream left while it waits. Held while a courier writes, and before `control`.
+    lent: Mutex<Option<Lent>>,
+    /// It lends: what is new is for a courier to bring.
+    lends: AtomicBool,
+    /// A courier is on its way.
+    posted: AtomicBool,
 }
 
 /// What a later layer may change.
@@ -78,14 +86,40 @@ impl Seat {
             flag: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             control: Mutex::new(control),
+            lent: Mutex::new(None),
+            lends: AtomicBool::new(false),
+            posted: AtomicBool::new(false),
         }
     }
 
-    /// There may be something for it from `from` on. The waker, when the stream may be waiting.
-    pub(super) fn mark(&self, from: Lsn) -> Option<Waker> {
+    /// There may be something for it from `from` on. True: that is news, and the stream may be waiting.
+    pub(super) fn mark(&self, from: Lsn) -> bool {
         let from = from.as_u64().min(NO_MARK - 1);
-        let before = self.mark.fetch_min(from, Ordering::AcqRel);
-        if before == NO_MARK { self.waker.take() } else { None }
+        self.mark.fetch_min(from, Ordering::AcqRel) == NO_MARK
+    }
+
+    pub(super) fn lent(&self) -> MutexGuard<'_, Option<Lent>> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on it lends when it waits.
+    pub(super) fn lends(&self) {
+        self.lends.store(true, Ordering::Release);
+    }
+
+    /// Whether couriers serve it.
+    pub(super) fn is_served(&self) -> bool {
+        self.lends.load(Ordering::Acquire)
+    }
+
+    /// A courier is to come. False: one is on its way already, and will find the mark.
+    pub(super) fn post(&self) -> bool {
+        !self.posted.swap(true, Ordering::AcqRel)
+    }
+
+    /// The courier is here, and takes the mark after this.
+    pub(super) fn leave_post(&self) {
+        self.posted.swap(false, Ordering::AcqRel);
     }
 
     /// There may be notices for it. The waker, when the stream may be waiting.
@@ -98,9 +132,11 @@ impl Seat {
         self.flag.load(Ordering::Relaxed) && self.flag.swap(false, Ordering::AcqRel)
     }
 
-    /// As [`mark`](Self::mark), and wakes a stream that is marked already: one that is paced waits with its mark set.
+    /// As [`mark`](Self::mark), for the stream's own task; also for one that is marked already: one that is paced waits
+    /// with its mark set.
     pub(super) fn rouse(&self, from: Lsn) -> Option<Waker> {
-        self.mark(from).or_else(|| self.take_waker())
+        self.mark(from);
+        self.take_waker()
     }
 
     pub(super) fn take_mark(&self) -> Option<Lsn> {

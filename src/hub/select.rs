@@ -95,6 +95,10 @@ impl Reader<'_> {
         selected
     }
 
+    pub(super) fn takes_all_of(&self, runs: &[Run]) -> bool {
+        runs.iter().all(|run| self.takes_all(&run.block))
+    }
+
     fn takes_all(&self, block: &Block) -> bool {
         block.is_plain()
             && self.filter.tags.is_empty()

@@ -13,25 +13,28 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::sleep_until;
 
+use super::lent::{Outlet, Progress, Rest, Waiting};
 use super::pace::Pace;
 use super::room::Room;
 use super::seat::{Control, EndReason, Seat};
 use super::select::{MAX_BATCH, Reader};
 use super::start::Placement;
 use super::{Hub, StreamHandle};
-use crate::catalog::event::{Epoch, EventId, OrganizationId, SyncReason};
+use crate::catalog::event::{EventId, OrganizationId, SyncReason};
 use crate::journal::{Place, Snapshot};
 use crate::postgres::Lsn;
 
 /// Bytes of a batch that takes as long to write as many small ones. Who has much to catch up with would write as fast
 /// as the kernel copies.
-const MUCH: usize = 64 * 1024;
+pub(super) const MUCH: usize = 64 * 1024;
 
 /// What a stream sends next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Batch {
     /// Whole frames in the order of their ids. Never empty; at most 256 KiB unless one frame alone is larger.
     Frames(Vec<Bytes>),
+    /// What its [`Outlet`] did not take of frames that were counted already. The bytes up to there were written.
+    Rest(Rest),
     /// To be written as a `data.sync` frame with this id: the sync's own (truncated, unroutable), or the position
     /// that the stream goes on from, which is the newest that a reader of the database is sure to see.
     Sync { reason: SyncReason, id: EventId },
@@ -46,10 +49,11 @@ pub enum Batch {
 pub struct Stream {
     /// Keeps its place in the hub.
     pub(super) membership: Membership,
-    generation: u64,
-    epoch: Epoch,
-    /// Everything up to here was sent, filtered out, or told to be lost.
-    after: Place,
+    pub(super) progress: Progress,
+    /// Where couriers write while it waits; none: it writes everything itself.
+    pub(super) outlet: Option<Arc<dyn Outlet>>,
+    /// What a courier could not write.
+    pub(super) rest: Option<Box<Rest>>,
     /// There may be more after `after` whether or not the seat is marked.
     behind: bool,
     /// The last batch was a large one: others have a turn before the next.
@@ -57,9 +61,6 @@ pub struct Stream {
     resumed: bool,
     /// What it must be told before anything else; it goes on after `after`.
     sync: Option<SyncReason>,
-    /// The id that the client was last given in a data frame, and when.
-    carried: Place,
-    carried_at: Instant,
     /// Its last batch was of the journal: notices that wait come before the next, so that they are not kept waiting
     /// by a writer that never pauses.
     gave_frames: bool,
@@ -86,15 +87,19 @@ impl Stream {
     pub(super) fn new(membership: Membership, placement: Placement) -> Self {
         Self {
             membership,
-            generation: placement.view.generation,
-            epoch: placement.view.epoch,
-            after: placement.after,
+            progress: Progress {
+                generation: placement.view.generation,
+                epoch: placement.view.epoch,
+                after: placement.after,
+                carried: placement.after,
+                carried_at: Instant::now(),
+            },
+            outlet: None,
+            rest: None,
             behind: true,
             gave_much: false,
             resumed: placement.resumed,
             sync: placement.sync,
-            carried: placement.after,
-            carried_at: Instant::now(),
             gave_frames: false,
             pace: None,
         }
@@ -113,15 +118,37 @@ impl Stream {
         self.pace.get_or_insert_with(Pace::open).hold(until);
     }
 
+    /// The same stream, whose events come by this outlet where that is possible ([`Hub::carry`]), and by
+    /// [`next`](Self::next) where not. One that is paced has to be asked.
+    #[must_use]
+    pub fn through(mut self, outlet: Arc<dyn Outlet>) -> Self {
+        if self.pace.is_none() {
+            self.outlet = Some(outlet);
+            self.membership.seat.lends();
+        }
+        self
+    }
+
+    /// What has to be written before anything else may be, where that is not what [`next`](Self::next) gives.
+    pub fn take_rest(&mut self) -> Option<Rest> {
+        self.rest.take().map(|rest| *rest)
+    }
+
+    /// When its client was last given an id in a data frame, by this stream or for it.
+    #[must_use]
+    pub const fn carried_at(&self) -> Instant {
+        self.progress.carried_at
+    }
+
     /// The position up to which everything was sent or filtered out on this stream: what a client that has this id
     /// may resume after. Before the first batch, where the stream starts; while a sync is owed, before everything:
     /// who loses the connection with this id and comes back is told again, instead of never.
     #[must_use]
     pub fn cursor(&self) -> EventId {
         if self.sync.is_some() {
-            return EventId::position(self.epoch, Lsn::ZERO);
+            return EventId::position(self.progress.epoch, Lsn::ZERO);
         }
-        let mut place = self.after;
+        let mut place = self.progress.after;
         if !self.behind {
             // In this order: what was published below it was marked before.
             let announced = self.membership.hub.announced();
@@ -154,7 +181,7 @@ impl Stream {
     /// memory). Then the next keepalive should be a data frame with [`cursor`](Self::cursor)'s id, and [`carried`](Self::carried) be told.
     #[must_use]
     pub fn owes_id(&self, max_age: Duration) -> bool {
-        if self.carried_at.elapsed() > max_age / 4 {
+        if self.progress.carried_at.elapsed() > max_age / 4 {
             return true;
         }
         let snapshot = self.membership.hub.journals().snapshot(&self.membership.organization);
@@ -163,13 +190,13 @@ impl Stream {
             return false;
         }
         let head = snapshot.view.head;
-        u128::from(head.bytes_since(self.carried.0)) * 4 > u128::from(head.bytes_since(start))
+        u128::from(head.bytes_since(self.progress.carried.0)) * 4 > u128::from(head.bytes_since(start))
     }
 
     /// A data frame with this id was written that no batch gave.
     pub fn carried(&mut self, id: EventId) {
-        if id.epoch == self.epoch {
-            self.carry(id.place());
+        if id.epoch == self.progress.epoch {
+            self.progress.carry(id.place());
         }
     }
 
@@ -189,6 +216,9 @@ impl Stream {
             tokio::task::yield_now().await;
         }
         loop {
+            if let Some(rest) = self.rest.take() {
+                return Ok(Batch::Rest(*rest));
+            }
             if std::mem::take(&mut self.gave_frames)
                 && let Some(batch) = self.take_notices()
             {
@@ -218,9 +248,10 @@ impl Stream {
                     if let Some(batch) = self.take_notices() {
                         return Ok(batch);
                     }
+                    let waiting = Waiting::new(self);
                     poll_fn(|context| {
                         // The waker is there before the signal is looked at: a later one finds it.
-                        let called = self.membership.seat.poll_called(context);
+                        let called = waiting.stream().membership.seat.poll_called(context);
                         if signal().is_some() { Poll::Ready(()) } else { called }
                     })
                     .await;
@@ -294,7 +325,7 @@ impl Stream {
     }
 
     fn is_interrupted(&self, control: &Control) -> bool {
-        control.end.is_some() || self.membership.hub.journals().view().generation != self.generation
+        control.end.is_some() || self.membership.hub.journals().view().generation != self.progress.generation
     }
 
     fn step(&mut self, most: usize) -> Step {
@@ -312,19 +343,19 @@ impl Stream {
             self.behind = true;
             return Step::Send(Batch::End(reason));
         }
-        if snapshot.view.generation != self.generation {
-            self.generation = snapshot.view.generation;
-            self.epoch = snapshot.view.epoch;
+        if snapshot.view.generation != self.progress.generation {
+            self.progress.generation = snapshot.view.generation;
+            self.progress.epoch = snapshot.view.epoch;
             self.sync = None;
             self.membership.seat.control().pass(Lsn::MAX);
             return self.go_on(SyncReason::HistoryReset, snapshot.restart());
         }
         if let Some(reason) = self.sync.take() {
-            return self.go_on(reason, self.after);
+            return self.go_on(reason, self.progress.after);
         }
         if let Some(from) = mark.filter(|_| !self.behind) {
             // What was published before the mark does not concern it.
-            self.after = self.after.max((from, 0));
+            self.progress.after = self.progress.after.max((from, 0));
         }
         let until = control.holds_until();
         let step = self.read(&snapshot, until, &control, most);
@@ -348,25 +379,25 @@ impl Stream {
 
     /// Reads on, of commits below `until`. `Wait`: there is no more.
     fn read(&mut self, snapshot: &Snapshot, until: Lsn, control: &Control, most: usize) -> Step {
-        let Ok(read) = snapshot.read(self.after, until, MAX_BATCH) else {
+        let Ok(read) = snapshot.read(self.progress.after, until, MAX_BATCH) else {
             return self.go_on(SyncReason::SlowConsumer, snapshot.restart());
         };
         let user = &self.membership.seat.user;
         let reader = Reader { user, role: control.role.as_deref(), filter: &control.filter, most };
-        let selected = reader.select(&read.runs, self.after);
+        let selected = reader.select(&read.runs, self.progress.after);
         let end = (until.min(snapshot.view.head), 0);
         let reached = selected.stopped_at.unwrap_or(read.covered);
-        self.after = self.after.max(reached);
+        self.progress.after = self.progress.after.max(reached);
         self.behind = reached < end;
         if let Some((reason, place)) = selected.sync {
-            self.carry(place);
+            self.progress.carry(place);
             return Step::Send(Batch::Sync { reason, id: self.id(place) });
         }
         if let Some(place) = selected.last_frame {
-            self.carry(place);
+            self.progress.carry(place);
             self.gave_much = selected.frames.iter().map(Bytes::len).sum::<usize>() >= MUCH;
             if let Some(pace) = &mut self.pace {
-                pace.sent(tokio::time::Instant::now(), selected.count, self.after, end);
+                pace.sent(tokio::time::Instant::now(), selected.count, self.progress.after, end);
             }
             return Step::Send(Batch::Frames(selected.frames));
         }
@@ -374,19 +405,14 @@ impl Stream {
     }
 
     fn go_on(&mut self, reason: SyncReason, after: Place) -> Step {
-        self.after = after;
+        self.progress.after = after;
         self.behind = true;
-        self.carry(after);
+        self.progress.carry(after);
         Step::Send(Batch::Sync { reason, id: self.id(after) })
     }
 
-    fn carry(&mut self, place: Place) {
-        self.carried = place;
-        self.carried_at = Instant::now();
-    }
-
     const fn id(&self, place: Place) -> EventId {
-        EventId { epoch: self.epoch, commit_lsn: place.0, ordinal: place.1 }
+        EventId { epoch: self.progress.epoch, commit_lsn: place.0, ordinal: place.1 }
     }
 }
 

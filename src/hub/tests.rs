@@ -1,3 +1,4 @@
+mod couriers;
 mod filters;
 mod live;
 mod model;

@@ -8,8 +8,9 @@ use super::assembler::Assembler;
 use super::policy::SourceError;
 use super::progress::{Boundary, Progress};
 use super::{SourceItem, Transaction};
+use crate::postgres::pgoutput::LogicalMessage;
 use crate::postgres::replication::{Keepalive, XLogData};
-use crate::postgres::{Lsn, ReplicationMessage, ReplicationStream, pgoutput};
+use crate::postgres::{Lsn, PgTimestamp, ReplicationMessage, ReplicationStream, pgoutput};
 
 /// A server that answers nothing for so long is gone. Each status asks for an answer, so one that lives answers.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -25,6 +26,10 @@ const FLOW_SPAN: Duration = Duration::from_millis(10);
 
 /// How long a flood is left to gather; the timer makes up to twice of it.
 const GATHER: Duration = Duration::from_millis(1);
+
+/// What is sent so long after its commit, by the server's clock, is a backlog, and comes sooner if it is gathered. What is
+/// sent sooner is live, however much it is: a quiet organization's event in it must not wait.
+const LATE: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -47,8 +52,8 @@ pub(super) struct Link {
 }
 
 /// How much comes. The server sends every message by itself, so a reader that is woken by each costs both sides a
-/// system call a message, and the server's is what limits a backlog. Under a flood the reader waits a moment, and then
-/// takes in one read what has gathered in the socket.
+/// system call a message, and the server's is what limits a backlog. In the flood of a backlog the reader waits a moment,
+/// and then takes in one read what has gathered in the socket.
 #[derive(Debug)]
 struct Flow {
     since: Instant,
@@ -56,16 +61,23 @@ struct Flow {
     taken: u32,
     /// As of the last span that was over.
     floods: bool,
+    /// As of the last transaction that began.
+    late: bool,
 }
 
 impl Flow {
-    fn floods(&mut self) -> bool {
+    fn is_backlog(&mut self) -> bool {
         if self.since.elapsed() >= FLOW_SPAN {
             self.floods = self.taken >= FLOOD;
             self.taken = 0;
             self.since = Instant::now();
         }
-        self.floods
+        self.floods && self.late
+    }
+
+    fn began(&mut self, committed_at: PgTimestamp, sent_at: PgTimestamp) {
+        let micros = sent_at.as_micros().saturating_sub(committed_at.as_micros());
+        self.late = u128::try_from(micros).is_ok_and(|micros| micros >= LATE.as_micros());
     }
 }
 
@@ -89,7 +101,7 @@ impl Link {
             pings: 0,
             position: None,
             handed_out,
-            flow: Flow { since: now, taken: 0, floods: false },
+            flow: Flow { since: now, taken: 0, floods: false, late: false },
         }
     }
 
@@ -109,7 +121,7 @@ impl Link {
                 self.hand_out(boundary, progress);
                 return Ok(SourceItem::Position { lsn, server_time });
             }
-            if self.flow.floods() {
+            if self.flow.is_backlog() {
                 // Cancelled, it has done nothing.
                 sleep(GATHER).await;
             }
@@ -186,6 +198,9 @@ impl Link {
         progress.observe(data.sent_at, data.wal_end);
         self.pings = 0;
         let message = pgoutput::decode(data.data.clone())?;
+        if let LogicalMessage::Begin(begin) = &message {
+            self.flow.began(begin.commit_time, data.sent_at);
+        }
         let Some(transaction) = self.assembler.push(&data.data, message)? else {
             return Ok(None);
         };

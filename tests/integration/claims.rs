@@ -13,20 +13,20 @@ use crate::bench::app::{TestApp, token_with};
 use crate::bench::http::Request;
 use crate::bench::sse::Stream;
 
-const SET: &str = include_str!("../../src/access/authenticator/fixtures/jwks.json");
+pub const SET: &str = include_str!("../../src/access/authenticator/fixtures/jwks.json");
 
 fn without_tables(config: &mut Config) {
     config.access.memberships = None;
     config.access.organizations = None;
 }
 
-fn key(name: &str) -> Vec<u8> {
+pub fn key(name: &str) -> Vec<u8> {
     let folder =
         std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/access/authenticator/fixtures");
     std::fs::read(folder.join(name)).expect("a fixture")
 }
 
-fn signed(algorithm: Algorithm, id: &str, key: &EncodingKey, claims: &Value) -> String {
+pub fn signed(algorithm: Algorithm, id: &str, key: &EncodingKey, claims: &Value) -> String {
     let header = Header { kid: Some(id.to_owned()), ..Header::new(algorithm) };
     jsonwebtoken::encode(&header, claims, key).expect("a token")
 }

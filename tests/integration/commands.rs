@@ -72,6 +72,28 @@ async fn a_command_that_can_not_do_as_asked_says_why_and_by_which_code() {
 }
 
 #[tokio::test]
+async fn what_stands_in_the_way_of_the_reference_domain_is_told_once_with_what_to_do() {
+    let empty = server::empty_database().await;
+    for name in ["setup", "run"] {
+        let (code, _, err) = run(command(&empty).args([name, "--reference"])).await;
+        assert_eq!(code, Some(2), "{err}");
+        let told = "there is no table lots in the database; it has none yet, migrate it first; `walcast migrate --reference`";
+        assert!(err.contains(told), "{name}: {err}");
+    }
+    let keyless =
+        run(command(&empty).env_remove("WALCAST_ACCESS_JWT_SECRET").args(["run", "--reference"])).await;
+    for name in ["jwt_secret", "jwt_public_keys", "jwks_url", "authjs", "session_query"] {
+        assert!(keyless.2.contains(&format!("access.{name}")), "{name}: {}", keyless.2);
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let (code, _, err) = run(command(&empty).args(["run", "--reference", "--listen", &address])).await;
+    assert_eq!(code, Some(1), "{err}");
+    let told = err.lines().find(|line| line.starts_with("walcast: http.listen ")).expect("a reason");
+    assert!(told.contains(&address) && told.matches("os error").count() == 1, "{told}");
+}
+
+#[tokio::test]
 async fn a_signed_token_opens_a_stream_for_its_user_alone() {
     let app = TestApp::start().await;
     app.member("o1", "ada", "admin").await;

@@ -182,6 +182,11 @@ async fn only_a_token_with_the_scope_emits_and_only_where_it_may() {
             token_with("s", json!({ "scope": scope, "organizations": ["o2"] })),
             403,
         ),
+        (
+            "a member of it, by a token for another",
+            token_with("u1", json!({ "scope": scope, "organizationId": "o2" })),
+            403,
+        ),
         ("a service without bounds", service(), 202),
     ];
     for (who, token, status) in tokens {
@@ -392,4 +397,36 @@ async fn a_token_that_names_organizations_emits_nowhere_else_when_its_user_is_no
     })
     .await;
     assert_eq!(post(&app, &revoked, &body(1)).await.error().0, 403);
+}
+
+#[tokio::test]
+async fn where_emitters_are_named_nobody_else_emits_beyond_their_memberships() {
+    let app = TestApp::builder()
+        .config(|config| config.access.emitters = vec!["importer".to_owned(), "bot".to_owned()])
+        .start()
+        .await;
+    app.member("o1", "u1", "admin").await;
+    app.member("o2", "bot", "member").await;
+    let token = |subject: &str| token_with(subject, json!({ "scope": "walcast:emit" }));
+    let status = async |token: &str| post(&app, token, &body(1)).await.head.status;
+    assert_eq!(status(&service()).await, 202);
+    assert_eq!(status(&token("bot")).await, 202, "also who is a member of something");
+    assert_eq!(status(&token("u1")).await, 202, "where they are a member");
+    assert_eq!(status(&token("exporter")).await, 403);
+    let named = token_with("exporter", json!({ "scope": "walcast:emit", "organizationId": "o1" }));
+    assert_eq!(status(&named).await, 202);
+    let elsewhere = token_with("importer", json!({ "scope": "walcast:emit", "organizationId": "o2" }));
+    assert_eq!(status(&elsewhere).await, 403, "what a token names is its bound, whoever it is of");
+    let in_url = Request::new("POST", format!("{PATH}?token={}", service())).json(&body(1));
+    assert_eq!(in_url.fetch(app.address).await.head.status, 403);
+    // Who loses their last membership emits nowhere, instead of everywhere.
+    app.sql("delete from memberships where user_id = 'u1'").await;
+    eventually("the membership is gone", || async { (status(&token("u1")).await == 403).then_some(()) })
+        .await;
+    // A member of just now is one at once.
+    for number in 0..20 {
+        let user = format!("new{number}");
+        app.member("o1", &user, "member").await;
+        assert_eq!(status(&token(&user)).await, 202);
+    }
 }

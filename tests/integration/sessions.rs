@@ -14,14 +14,14 @@ use crate::bench::server;
 use crate::bench::sse::Stream;
 
 /// As @auth/pg-adapter makes it.
-const SESSIONS: &str = r#"create table sessions ("sessionToken" text primary key, "userId" text not null,
+pub const SESSIONS: &str = r#"create table sessions ("sessionToken" text primary key, "userId" text not null,
                           expires timestamptz not null);"#;
 
 fn path(name: &str) -> std::path::PathBuf {
     std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-fn by_rows(config: &mut Config) {
+pub fn by_rows(config: &mut Config) {
     config.access.session_query = Some(path("sql/access/session.sql"));
     config.access.session_cookie = Some("sid".to_owned());
 }
@@ -38,13 +38,38 @@ fn query(text: &str) -> (tempfile::NamedTempFile, impl FnOnce(&mut Config)) {
     (file, change)
 }
 
-async fn login(app: &TestApp, session: &str, user: &str, lasts: &str) {
+pub async fn login(app: &TestApp, session: &str, user: &str, lasts: &str) {
     app.sql(&format!("insert into sessions values ('{session}', '{user}', now() + interval '{lasts}')"))
         .await;
 }
 
-fn request(cookie: &str) -> Request {
+pub fn request(cookie: &str) -> Request {
     Request::get("/api/realtime/stream?organizationId=o1").header("Cookie", cookie)
+}
+
+/// The worker reaches the database by a proxy.
+pub async fn by_rows_through_a_proxy(change: impl FnOnce(&mut Config)) -> (TestApp, Proxy) {
+    let url = server::database().await;
+    let target: SocketAddr = match Dsn::parse(&url).expect("its URL").hosts.first() {
+        Some(Host::Tcp { host, port }) => format!("{host}:{port}").parse().expect("an address"),
+        other => panic!("tests reach the server by TCP: {other:?}"),
+    };
+    let proxy = Proxy::start(target).await;
+    let address = proxy.address;
+    let app = TestApp::builder()
+        .on(url)
+        .before(SESSIONS)
+        .config(by_rows)
+        .config(|config| config.access.max_staleness = Duration::from_secs(600))
+        .config(change)
+        .through(move |dsn| {
+            let mut dsn = dsn.clone();
+            dsn.hosts = vec![Host::Tcp { host: address.ip().to_string(), port: address.port() }];
+            dsn
+        })
+        .start()
+        .await;
+    (app, proxy)
 }
 
 async fn status(app: &TestApp, cookie: &str) -> u16 {
@@ -149,25 +174,7 @@ async fn a_query_can_change_nothing() {
 
 #[tokio::test]
 async fn while_the_database_is_away_a_session_is_neither_good_nor_bad() {
-    let url = server::database().await;
-    let target: SocketAddr = match Dsn::parse(&url).expect("its URL").hosts.first() {
-        Some(Host::Tcp { host, port }) => format!("{host}:{port}").parse().expect("an address"),
-        other => panic!("tests reach the server by TCP: {other:?}"),
-    };
-    let proxy = Proxy::start(target).await;
-    let address = proxy.address;
-    let app = TestApp::builder()
-        .on(url)
-        .before(SESSIONS)
-        .config(by_rows)
-        .config(|config| config.access.max_staleness = Duration::from_secs(600))
-        .through(move |dsn| {
-            let mut dsn = dsn.clone();
-            dsn.hosts = vec![Host::Tcp { host: address.ip().to_string(), port: address.port() }];
-            dsn
-        })
-        .start()
-        .await;
+    let (app, proxy) = by_rows_through_a_proxy(|_| {}).await;
     let member = app.member("o1", "u1", "admin").await;
     login(&app, "good-session", "u1", "1 hour").await;
     assert_eq!(status(&app, "sid=good-session").await, 200);

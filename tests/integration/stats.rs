@@ -76,3 +76,15 @@ async fn members_see_their_organizations_overseers_their_users_and_the_scope_all
     let told = settled(&app, &employee.token, 0).await;
     assert_eq!(told["organizations"], json!({}));
 }
+
+#[tokio::test]
+async fn a_member_of_just_now_sees_their_organization_and_one_until_just_now_does_not() {
+    let app = TestApp::start().await;
+    for number in 0..20 {
+        let member = app.member(&format!("o{number}"), "u1", "admin").await;
+        let told = stats(&app, &member.token).await;
+        assert_eq!(told["organizations"].as_object().map(serde_json::Map::len), Some(1), "{told}");
+        app.sql("delete from memberships where user_id = 'u1'").await;
+        assert_eq!(stats(&app, &member.token).await["organizations"], json!({}));
+    }
+}

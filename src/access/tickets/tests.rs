@@ -9,6 +9,7 @@ fn principal(user: &str) -> Principal {
         default_organization: Some("b".into()),
         organizations: [("a".into(), Some("admin".into())), ("b".into(), None)].into(),
         bound_to: None,
+        session: None,
     }
 }
 

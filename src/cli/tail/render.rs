@@ -50,7 +50,7 @@ impl Style {
         }
         let time = clock(event.get("timestamp").and_then(Value::as_i64).unwrap_or_default());
         let channel = text("channel").unwrap_or("-");
-        let mut fields = event.get("data").map(fields).unwrap_or_default();
+        let mut fields = event.get("data").map(|data| fields(event_type, data)).unwrap_or_default();
         if let Some(bytes) = event.get("oversize").and_then(Value::as_u64) {
             let _ = write!(fields, "oversize={bytes}");
         }
@@ -78,10 +78,10 @@ fn clock(millis: i64) -> String {
 }
 
 /// `name=value` of the scalars that are there; an object inside shows its own.
-fn fields(data: &Value) -> String {
+fn fields(event_type: &str, data: &Value) -> String {
     let mut shown = Vec::new();
     match data {
-        Value::Object(members) => collect(members, &mut shown, 0),
+        Value::Object(members) => collect(event_type, members, &mut shown, 0),
         other => shown.push(value(other)),
     }
     let more = shown.len().saturating_sub(MAX_FIELDS);
@@ -92,13 +92,14 @@ fn fields(data: &Value) -> String {
     shown.join(" ")
 }
 
-fn collect(members: &Map<String, Value>, shown: &mut Vec<String>, depth: u8) {
+fn collect(event_type: &str, members: &Map<String, Value>, shown: &mut Vec<String>, depth: u8) {
     for (name, member) in members {
         match member {
-            // Said by the line already, or by whom one follows.
             Value::Null => {}
-            _ if ["organizationId", "action"].contains(&name.as_str()) => {}
-            Value::Object(inner) if depth == 0 => collect(inner, shown, 1),
+            // Said by whom one follows, or by the line already.
+            _ if name == "organizationId" => {}
+            Value::String(action) if name == "action" && event_type.contains(action.as_str()) => {}
+            Value::Object(inner) if depth == 0 => collect(event_type, inner, shown, 1),
             Value::Object(inner) => shown.push(format!("{}={{{}}}", clean(name), inner.len())),
             other => shown.push(format!("{}={}", clean(name), value(other))),
         }
@@ -197,6 +198,19 @@ mod tests {
             Style::Plain.line(data).unwrap(),
             "00:00:00.000  issue:updated          issues        id=4973266f… status=open"
         );
+    }
+
+    #[test]
+    fn an_action_is_told_where_the_type_does_not_tell_it() {
+        let line = |event_type: &str, action: &str| {
+            let data = format!(
+                r#"{{"type":"{event_type}","channel":"c","timestamp":0,"data":{{"action":"{action}"}}}}"#
+            );
+            Style::Plain.line(&data).unwrap()
+        };
+        assert!(line("property.update", "deleted").ends_with(" action=deleted"));
+        assert!(line("user.activity", "login").ends_with(" action=login"));
+        assert!(!line("issue:created", "created").contains("action"));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use crate::config::{Access, AuthJs, Memberships, Organizations, Secret};
 /// Clocks that are further apart are to be set, not to be allowed for.
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
+/// Each stream costs a query as often.
+const LEAST_RECHECK: Duration = Duration::from_secs(1);
+
 /// Bytes of a cookie's name: it goes into the derivation of keys.
 const MAX_COOKIE_NAME: usize = 100;
 
@@ -44,6 +47,12 @@ pub(super) fn check(access: &Access) -> Wrong {
         "access.session_cookie",
         "given with access.session_query: a file such as sql/access/session.sql",
     );
+    let recheck = access.session_recheck;
+    must(
+        recheck.is_zero() || recheck >= LEAST_RECHECK,
+        "access.session_recheck",
+        "\"1s\" or more, or \"0s\" for never",
+    );
     // Of two kinds at once it would be open which one decides.
     for (name, other) in [
         ("access.authjs", access.cookie.is_some()),
@@ -57,6 +66,11 @@ pub(super) fn check(access: &Access) -> Wrong {
             "the only kind of cookie: of access.cookie, access.authjs and access.session_query one can be set",
         );
     }
+    must(
+        access.emitters.iter().all(|subject| !subject.is_empty()),
+        "access.emitters",
+        "a list of subjects, as the claim sub of services' tokens says them",
+    );
     if let Some(authjs) = &access.authjs {
         check_authjs(authjs, &mut must);
     }
@@ -192,6 +206,17 @@ mod tests {
             named(&Access { authjs: Some(wrong), ..good }),
             ["access.authjs.version", "access.authjs.secret", "access.authjs.cookie"]
         );
+    }
+
+    #[test]
+    fn sessions_are_asked_about_at_most_each_second_and_emitters_have_names() {
+        let recheck = |millis| Access { session_recheck: Duration::from_millis(millis), ..Access::default() };
+        assert_eq!(named(&recheck(0)), Vec::<&str>::new());
+        assert_eq!(named(&recheck(1000)), Vec::<&str>::new());
+        assert_eq!(named(&recheck(999)), ["access.session_recheck"]);
+        let emitters = |name: &str| Access { emitters: vec![name.to_owned()], ..Access::default() };
+        assert_eq!(named(&emitters("importer")), Vec::<&str>::new());
+        assert_eq!(named(&emitters("")), ["access.emitters"]);
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn wrong_values_say_what_would_be_right() {
             "WALCAST_HTTP_LISTEN: http.listen must be an address such as \"127.0.0.1:8080\", not \"8080\"",
             "WALCAST_LIMITS_OPENS_PER_SECOND: limits.opens_per_second must be a whole number, 0 for no limit, \
              not \"many\"",
-            "flag http.keepalive: http.keepalive must be at least \"1s\"",
+            "flag http.keepalive: http.keepalive must be at least \"100ms\"",
         ]
     );
 }
@@ -191,6 +191,24 @@ fn a_half_written_section_is_told_where_its_other_half_is() {
 }
 
 #[test]
+fn a_variable_that_no_setting_could_have_is_somebody_elses_unless_it_is_a_slip() {
+    assert!(
+        load("", &[("WALCAST_VERSION", "1.2"), ("WALCAST_BIN", "/bin/walcast"), ("WALCAST_URL", "x")], &[])
+            .is_ok()
+    );
+    for (name, hint) in [
+        ("WALCAST_LOGS", "; did you mean WALCAST_LOG?"),
+        ("WALCAST_TOKN", "; did you mean WALCAST_TOKEN?"),
+        ("WALCAST_HTTPLISTEN", "; did you mean WALCAST_HTTP_LISTEN?"),
+        ("WALCAST_HTTP_ADDRESS", ""),
+        ("WALCAST_NO_SUCH_KEY", ""),
+    ] {
+        let told = load("", &[(name, "x")], &[]).unwrap_err().join("\n");
+        assert!(told.starts_with(&format!("{name}: not a variable of walcast{hint}")), "{told}");
+    }
+}
+
+#[test]
 fn what_kubernetes_sets_for_a_service_is_not_ours() {
     let env = [
         ("WALCAST_SERVICE_HOST", "10.0.0.1"),
@@ -199,7 +217,7 @@ fn what_kubernetes_sets_for_a_service_is_not_ours() {
         ("WALCAST_PORT_80_TCP_ADDR", "10.0.0.1"),
     ];
     assert!(load("", &env, &[]).is_ok());
-    assert!(load("", &[("WALCAST_PORTS", "1")], &[]).is_err());
+    assert!(load("", &[("WALCAST_PORT_NAME", "1")], &[]).is_err());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::super::body::mistake;
 use crate::catalog::{OrganizationId, WORKER_TYPES, is_name};
 use crate::emit::{Emission, Only};
 
@@ -25,8 +26,8 @@ const MAX_ORGANIZATION: usize = 255;
 type Wrong = String;
 
 pub(super) fn read(body: &[u8]) -> Result<Emission, Wrong> {
-    let object: Object<'_> =
-        serde_json::from_slice(body).map_err(|error| format!("the body must be a JSON object: {error}"))?;
+    let object: Object<'_> = serde_json::from_slice(body)
+        .map_err(|error| format!("the body must be a JSON object: {}", mistake(&error)))?;
     let [organization, event_type, data, channel, tags, only] = object.take(&FIELDS, "")?;
     let organization = text("organizationId", required("organizationId", organization)?)?;
     if organization == OrganizationId::EVERY {

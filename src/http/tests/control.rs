@@ -19,7 +19,13 @@ async fn opened(bench: &Bench, query: &str) -> (Client, String) {
 }
 
 /// The answer to a request with a body, on a connection of its own: status line and body.
-async fn ask(bench: &Bench, method: &str, path: &str, token: &str, body: &str) -> (String, String) {
+pub(super) async fn ask(
+    bench: &Bench,
+    method: &str,
+    path: &str,
+    token: &str,
+    body: &str,
+) -> (String, String) {
     let answer = ask_as(bench, method, path, &[("content-type", "application/json")], token, body).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.lines().next().unwrap().to_owned(), body.to_owned())
@@ -352,4 +358,22 @@ async fn the_registry_holds_open_streams_only() {
     drop(client);
     bench.state.streams.ended().await;
     assert!(bench.state.registry.find(&id).is_err());
+}
+
+#[tokio::test]
+async fn what_a_body_says_is_said_back_in_bounded_length() {
+    let bench = Bench::new().await;
+    let (_client, id) = opened(&bench, "").await;
+    let path = format!("/api/realtime/stream/{id}");
+    let long = "\u{7f}é".repeat(10_000);
+    for body in [
+        format!("\"{long}\""),
+        format!("{{\"{long}\":1}}"),
+        format!("{{\"channels\":[\"{long}\"]}}"),
+        format!("{{\"tags\":{{\"{long}\":[]}}}}"),
+    ] {
+        let (status, answer) = ask(&bench, "PUT", &path, &token("u"), &body).await;
+        assert_eq!(status, BAD);
+        assert!(answer.len() < 10_000, "{} bytes", answer.len());
+    }
 }

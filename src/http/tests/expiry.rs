@@ -50,7 +50,8 @@ async fn open(bench: &Bench, expires_at: u64, start: Start) -> Open {
     let id = bench.state.registry.new_id();
     let endpoint = Endpoint::all(&Vocabulary::default(), &[], &Live::new([]).0, &[]).unwrap().remove(0);
     let present = bench.state.services.presence.enter(&handle);
-    let entry = Entry { handle: handle.clone(), endpoint, expiry: Arc::clone(&expiry), _present: present };
+    let entry =
+        Entry { handle: handle.clone(), endpoint, expiry: Arc::clone(&expiry), present, _watching: None };
     let admitted = Admitted {
         first: Vec::new(),
         registered: bench.state.registry.register(id, entry),

@@ -26,7 +26,7 @@ async fn who_ends_a_stream_has_the_last_word() {
     let bench = Bench::new().await;
     for (reason, last) in [
         (EndReason::Revoked, format!("data: {{\"type\":\"access.revoked{LAST}")),
-        (EndReason::Evicted, format!("data: {{\"type\":\"stream.evicted{LAST}retry: 86400000\n\n")),
+        (EndReason::Evicted, format!("retry: 86400000\ndata: {{\"type\":\"stream.evicted{LAST}")),
         (EndReason::Closed, "retry: 86400000\n\n".to_owned()),
         (EndReason::Lagging, "retry: 0\n\n".to_owned()),
     ] {
@@ -60,20 +60,22 @@ async fn a_client_that_takes_nothing_is_closed_and_others_go_on() {
 
 #[tokio::test]
 async fn a_stopping_server_tells_its_streams_when_to_come_back() {
-    let bench = Bench::with(|config| config.http.drain = Duration::from_millis(300)).await;
-    let mut first = bench.stream("").await;
-    let mut second = bench.stream("").await;
-    let (address, metrics) = (bench.address, bench.metrics.clone());
-    let stopped = bench.shut_down();
-    for client in [&mut first, &mut second] {
-        let rest = client.rest().await;
-        let millis: u64 = rest.trim().strip_prefix("retry: ").unwrap().parse().unwrap();
-        assert!((1000..=5000).contains(&millis), "{millis}");
-        assert_eq!(zeroed(&rest, "retry: "), "retry: 0\n\n");
+    for drain in [Duration::from_millis(300), Duration::ZERO] {
+        let bench = Bench::with(|config| config.http.drain = drain).await;
+        let mut first = bench.stream("").await;
+        let mut second = bench.stream("").await;
+        let (address, metrics) = (bench.address, bench.metrics.clone());
+        let stopped = bench.shut_down();
+        for client in [&mut first, &mut second] {
+            let rest = client.rest().await;
+            let millis: u64 = rest.trim().strip_prefix("retry: ").expect(&rest).parse().unwrap();
+            assert!((1000..=5000).contains(&millis), "{millis}");
+            assert_eq!(zeroed(&rest, "retry: "), "retry: 0\n\n");
+        }
+        stopped.await.unwrap();
+        assert!(metrics.encode().contains("walcast_stream_ends_total{reason=\"drained\"} 2\n"));
+        assert!(tokio::net::TcpStream::connect(address).await.is_err());
     }
-    stopped.await.unwrap();
-    assert!(metrics.encode().contains("walcast_stream_ends_total{reason=\"drained\"} 2\n"));
-    assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
 
 #[tokio::test]
@@ -153,4 +155,19 @@ fn an_idle_streams_task_is_small() {
     }
     let bytes = size(crate::http::delivery::run);
     assert!(bytes <= 1536, "{bytes}");
+}
+
+/// Nothing is accepted meanwhile: the runtime has this one thread.
+#[tokio::test]
+async fn a_crowd_finds_room_to_wait_until_it_is_accepted() {
+    let bench = Bench::new().await;
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
+    let most = most.and_then(|most| most.trim().parse().ok()).unwrap_or(128);
+    let crowd = (0..500.min(most)).map(|_| {
+        // A dropped packet is sent again after a second at the earliest.
+        std::net::TcpStream::connect_timeout(&bench.address, Duration::from_millis(900)).unwrap()
+    });
+    let crowd: Vec<_> = crowd.collect();
+    drop(crowd);
+    bench.stream("").await;
 }

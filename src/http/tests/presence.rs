@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::bench::{Bench, frame, sign, token};
 use super::client::Client;
+use super::control::ask;
 use crate::catalog::OrganizationId;
 
 /// The frame about a user.
@@ -126,4 +127,36 @@ async fn a_filter_that_takes_presence_in_is_told_from_then_on() {
     stream.handle.set_filter(crate::hub::Filter::default());
     let (_eve, _) = open(&bench, "eve", "").await;
     assert_eq!(ann.frame().await, update("eve", true));
+}
+
+#[tokio::test]
+async fn a_change_that_names_presence_is_answered_with_who_is_online() {
+    let bench = bench(Duration::ZERO).await;
+    let (mut ann, connected) = open(&bench, "ann", "&channel=lots").await;
+    let id = connected.split("\"connectionId\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let (mut witness, _) = open(&bench, "wit", "&channel=presence").await;
+    let (_bob, _) = open(&bench, "bob", "").await;
+    assert_eq!(witness.frame().await, update("bob", true));
+    let put = async |body: &str| {
+        let path = format!("/api/realtime/stream/{id}");
+        let (status, standing) = ask(&bench, "PUT", &path, &token("ann"), body).await;
+        assert_eq!(status, "HTTP/1.1 200 OK", "{standing}");
+        let standing: serde_json::Value = serde_json::from_str(&standing).unwrap();
+        standing.get("online").map(|names| {
+            let mut names: Vec<String> = serde_json::from_value(names.clone()).unwrap();
+            names.sort_unstable();
+            names
+        })
+    };
+    assert_eq!(put(r#"{"types":["changed"]}"#).await, None, "all channels, and none by name");
+    assert_eq!(put(r#"{"channels":["lots","issues"]}"#).await, None);
+    assert_eq!(put(r#"{"channels":["lots","presence"]}"#).await.unwrap(), ["ann", "bob", "wit"]);
+    let (eve, _) = open(&bench, "eve", "").await;
+    assert_eq!(ann.frame().await, update("eve", true), "what changes after it comes on the stream");
+    drop(eve);
+    assert_eq!(ann.frame().await, update("eve", false));
+    // A token alone leaves the filter, by which the answer goes.
+    let renewal = format!("{{\"token\":\"{}\"}}", token("ann"));
+    assert_eq!(put(&renewal).await.unwrap(), ["ann", "bob", "wit"]);
+    assert_eq!(put(r#"{"channels":["lots"]}"#).await, None);
 }

@@ -151,7 +151,7 @@ async fn who_is_full_may_push_out_their_own_oldest_stream_and_nobody_elses() {
     let mut second = bench.stream("").await;
     let mut third = bench.stream("").await;
     let farewell = oldest.rest().await;
-    let frame = "data: {\"type\":\"stream.evicted\",\"timestamp\":0,\"data\":{}}\n\nretry: 86400000\n\n";
+    let frame = "retry: 86400000\ndata: {\"type\":\"stream.evicted\",\"timestamp\":0,\"data\":{}}\n\n";
     assert_eq!(zeroed(&farewell, "\"timestamp\":"), frame);
     bench.publish("a", 110, "lots", &[]);
     for stream in [&mut other, &mut second, &mut third] {
@@ -165,7 +165,12 @@ async fn more_opens_than_the_rate_are_asked_to_come_back() {
     let first = bench.stream("").await;
     let path = format!("{STREAM}&token={}", token("u"));
     let answer = bench.ask("GET", &path, &[]).await;
-    assert!(answer.contains("\"error\":\"busy\""), "{answer}");
+    let message = "too many streams are being opened at once";
+    let expected = json("429 Too Many Requests", "retry-after: 0\r\n", "busy", message);
+    assert_eq!(zeroed(&answer, "retry-after: "), expected);
+    let answer = bench.ask("GET", &path, &[("accept", "text/event-stream")]).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"), "{answer}");
+    assert!(zeroed(&answer, "retry: ").ends_with("\r\n\r\n: busy\nretry: 0\n\n"), "{answer}");
     drop(first);
 }
 

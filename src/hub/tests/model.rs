@@ -261,7 +261,9 @@ impl World {
                 assert!(id.place() <= (self.journals.head(), 0).max(floor));
                 id.place()
             }
-            Some(Batch::End(_) | Batch::Notices(_)) => panic!("nobody ended it, nobody told it anything"),
+            Some(Batch::End(_) | Batch::Notices(_) | Batch::Rest(_)) => {
+                panic!("nobody ended it, nobody told it anything, and nobody wrote for it")
+            }
         };
         drop(owed);
         let reader = &mut self.readers[number];
