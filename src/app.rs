@@ -37,6 +37,7 @@ use crate::emit::Emitter;
 use crate::http::{Server, Services, Vocabulary};
 use crate::hub::Hub;
 use crate::journal::Journals;
+use crate::live::{self, Live, Query, Questions};
 use crate::mirror::Mirror;
 use crate::postgres::Dsn;
 use crate::presence::Presence;
@@ -105,6 +106,9 @@ impl App {
         let readiness = Readiness::new();
         let metrics = Metrics::new(&readiness);
         let freshness = Freshness::default();
+        let max_answer = config.journal.max_event.0;
+        let queries = config.presets.iter().filter_map(|preset| Query::load(preset, max_answer));
+        let (live, questions) = Live::new(queries.collect::<Result<Vec<_>, _>>()?);
         let journals = Journals::new(config.replay.max_memory.0);
         let visibility = Arc::new(Visibility::new(dsn.clone()));
         let memberships = Arc::new(OnceLock::new());
@@ -122,6 +126,7 @@ impl App {
             authenticator,
             memberships: Arc::clone(&memberships),
             emitter: Arc::clone(&emitter),
+            live: live.clone(),
             vocabulary: Vocabulary::new(catalog.channels(), catalog.tag_names(), &config.channels),
             hub: Arc::clone(&hub),
             visibility: Arc::clone(&visibility) as _,
@@ -143,6 +148,8 @@ impl App {
             dsn,
             memberships,
             emitter,
+            live,
+            questions,
             hub,
             presence,
             journals,
@@ -197,6 +204,8 @@ struct Worker {
     dsn: Dsn,
     memberships: Arc<OnceLock<Memberships>>,
     emitter: Arc<OnceLock<Arc<Emitter>>>,
+    live: Live,
+    questions: Questions,
     hub: Arc<Hub>,
     presence: Arc<Presence>,
     journals: Arc<Journals>,
@@ -218,6 +227,8 @@ impl Worker {
             dsn,
             memberships,
             emitter,
+            live,
+            questions,
             hub,
             presence,
             journals,
@@ -256,6 +267,14 @@ impl Worker {
             freshness,
             metrics: metrics.clone(),
         };
+        let runner = live::Runner::new(
+            &live,
+            questions,
+            dsn.clone(),
+            Arc::clone(&visibility),
+            readiness.clone(),
+            metrics.clone(),
+        );
         let visible = keep_visible(Arc::clone(&visibility), Arc::clone(&journals));
         let parts = Parts {
             source: Source::new(prepared.source, &config, dsn.clone(), read),
@@ -277,6 +296,7 @@ impl Worker {
         beside.spawn(watch.run());
         beside.spawn(visible);
         beside.spawn(presence.run());
+        beside.spawn(runner.run());
         Pipeline::new(parts, stopped).run().await
     }
 }

@@ -43,6 +43,7 @@ mod state;
 mod stats;
 mod stream_head;
 mod tickets;
+mod view;
 
 pub use address::InvalidNetwork;
 pub use endpoint::{InvalidPreset, NATIVE, Vocabulary};

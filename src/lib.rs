@@ -21,6 +21,7 @@
 //! | [`hub`] | streams: cursors in a journal, filtered, woken |
 //! | [`presence`] | who has a stream open in an organization, told to its streams |
 //! | [`emit`] | events that services hand in, on their way into the database |
+//! | [`live`] | what queries answer, asked again when it may have changed |
 //! | [`http`] | paths, parameters, status codes, the bytes on a socket |
 //! | [`cli`] | the commands |
 //! | [`app`] | the wiring: every task that lives long is spawned there |
@@ -46,6 +47,8 @@ pub mod hub;
 pub mod presence;
 
 pub mod emit;
+
+pub mod live;
 
 pub mod http;
 

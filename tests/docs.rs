@@ -15,6 +15,7 @@ use std::path::Path;
 use walcast::catalog::{Catalog, SyncReason};
 use walcast::config::{Config, KEYS, Layers};
 use walcast::source::slot_name;
+use walcast::telemetry::metrics::LiveRun;
 use walcast::telemetry::{Metrics, Readiness};
 
 fn read(name: &str) -> String {
@@ -85,6 +86,7 @@ fn metrics_that_the_readme_names_are_served() {
     let metrics = Metrics::new(&Readiness::new());
     // What has labels shows once it has counted.
     metrics.synced("truncated");
+    metrics.ran_live(LiveRun::answered);
     let served = metrics.encode();
     for name in named {
         let family = name.strip_suffix("_total").unwrap_or(name);

@@ -11,6 +11,7 @@ use super::Worker;
 use crate::access::Memberships;
 use crate::catalog::{Catalog, CatalogErrors, Compiled};
 use crate::config::{Config, Secret, SourceKind};
+use crate::live::{self, Flaw};
 use crate::mirror::MirrorSpec;
 use crate::postgres::client::{self, Client};
 use crate::postgres::schema::{Schema, SchemaError};
@@ -43,6 +44,10 @@ enum PrepareError {
     Schema(#[from] SchemaError),
     #[error("the catalog does not fit the database")]
     Catalog(#[from] CatalogErrors),
+    #[error(transparent)]
+    Live(Flaw),
+    #[error("the presets' live queries can't be checked: {0}")]
+    Unchecked(String),
     #[error("wal_level is {0}, and reading the log needs logical: alter system, then restart the server")]
     WalLevel(String),
     #[error("no source is set up in this database, and its log can't be read: run `walcast setup`")]
@@ -60,6 +65,8 @@ impl PrepareError {
             Self::Source(error) => error.kind(),
             Self::Query(error) | Self::Schema(SchemaError::Query(error)) => query_kind(error),
             Self::Schema(_) | Self::WalLevel(_) | Self::NotSetUp => ErrorKind::Operator,
+            Self::Unchecked(_) => ErrorKind::Transient,
+            Self::Live(flaw) => flaw.kind,
             Self::Catalog(_) | Self::OtherSource { .. } => ErrorKind::Fatal,
         }
     }
@@ -136,6 +143,13 @@ async fn attempt(worker: &Worker, catalog: &Catalog) -> Result<Prepared, Prepare
     let (compiled, missing) = catalog.compile_lenient(&schema)?;
     for error in &missing {
         worker.readiness.degrade(format!("catalog {}", error.place), Reason::new(error.message.clone()));
+    }
+    for flaw in live::check_all(&worker.live, &worker.dsn).await.map_err(PrepareError::Unchecked)? {
+        if flaw.kind == ErrorKind::Fatal {
+            return Err(PrepareError::Live(flaw));
+        }
+        // What it lacks may come; everything else goes on.
+        worker.readiness.degrade(format!("live {}", flaw.path), flaw.reason());
     }
     let mut mirror_specs = compiled.mirror_specs().to_vec();
     Memberships::require(&worker.config.access, &mut mirror_specs);

@@ -10,6 +10,7 @@ use super::check::{check, check_preset};
 use super::error::{ConfigError, ConfigErrors, Origin};
 use super::keys::Key;
 use super::layer::Layer;
+use super::live::Live;
 use super::{Config, Preset};
 
 /// The settings of the reference domain: its presets and who is a member of what.
@@ -53,7 +54,9 @@ impl Layers<'_> {
     pub fn load(self) -> Result<Config, ConfigErrors> {
         let mut all = Layer::default();
         if self.reference {
-            all.cover(Layer::from_toml(REFERENCE, &|line| Origin::Reference { line }));
+            let mut reference = Layer::from_toml(REFERENCE, &|line| Origin::Reference { line });
+            reference.presets.iter_mut().filter_map(|(preset, _)| preset.live.as_mut()).for_each(Live::embed);
+            all.cover(reference);
         }
         if let Some(path) = self.file {
             let origin = |line| Origin::File { path: path.to_owned(), line };

@@ -4,22 +4,27 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, de};
 
+use super::live::Live;
+
 /// A path that an existing front end already uses.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preset {
     pub path: String,
-    /// The most that a stream of this path sees.
+    /// The most that a stream of this path sees; of a live one, what tells that its answer may have changed.
     pub channels: Vec<String>,
     /// Query name = tag, beside the tags' own names.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
     #[serde(default)]
     pub keepalive: Keepalive,
+    /// Its streams show what a query answers.
+    #[serde(default)]
+    pub live: Option<Live>,
 }
 
 impl Preset {
-    pub(super) const FIELDS: [&'static str; 4] = ["path", "channels", "parameters", "keepalive"];
+    pub(super) const FIELDS: [&'static str; 5] = ["path", "channels", "parameters", "keepalive", "live"];
 }
 
 /// What a quiet stream sends.

@@ -25,6 +25,7 @@ use super::refusal::Refusal;
 use super::registry::Entry;
 use super::state::State;
 use super::stream_head;
+use super::view::View;
 use crate::access::{Claim, Membership, Principal, TokenError};
 use crate::catalog::OrganizationId;
 use crate::hub::{Filter, Full, Pace, Start, StreamHandle, Subscription};
@@ -140,7 +141,11 @@ impl Judged {
             state.services.authenticator.tickets().redeem(ticket)?;
         }
         let stream = state.services.hub.open_within(subscription, state.stream_limits).await?;
-        let stream = stream.paced(Pace::new(state.events_per_minute, self.parameters.interval));
+        let stream = match endpoint.live {
+            // Its events are not sent.
+            Some(_) => stream,
+            None => stream.paced(Pace::new(state.events_per_minute, self.parameters.interval)),
+        };
         let membership = self.settle(state, &stream.handle())?;
 
         // Finding the place may have taken a moment.
@@ -187,7 +192,10 @@ impl Judged {
             },
             online,
         );
-        Ok(Admitted { first, stream, expiry, keepalive: self.parameters.keepalive, permit, registered })
+        let view = endpoint.live.as_ref().map(|showing| {
+            View::new(showing, &state.services.live, stream.handle(), self.parameters.interval)
+        });
+        Ok(Admitted { first, stream, expiry, keepalive: self.parameters.keepalive, permit, registered, view })
     }
 }
 

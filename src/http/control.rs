@@ -214,12 +214,18 @@ impl Wishes {
             };
             parameters::add_tag(&mut tags, *tag, values.iter().map(|value| value.as_bytes().into()));
         }
-        let channels = self.channels.iter().map(String::as_str);
-        Ok(Some(Filter {
-            channels: parameters::channels("channels", endpoint, channels)?,
-            types: parameters::types(self.types.iter().map(String::as_str))?,
-            tags,
-        }))
+        let mut channels =
+            parameters::channels("channels", endpoint, self.channels.iter().map(String::as_str))?;
+        if endpoint.live.is_some() {
+            if !self.types.is_empty() {
+                return Err(Refusal::bad_request(
+                    "types: this stream shows what a query answers; it is filtered by tags alone",
+                ));
+            }
+            // Whatever may change the answer goes on to be heard.
+            channels = Some(endpoint.channels.clone());
+        }
+        Ok(Some(Filter { channels, types: parameters::types(self.types.iter().map(String::as_str))?, tags }))
     }
 }
 

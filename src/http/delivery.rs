@@ -4,7 +4,9 @@
 //! and a socket. Everything that waits is one write. While a write is stuck nothing is taken from the hub: how far a
 //! slow client may fall behind is the journal's window, and costs nothing here.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use memchr::memchr_iter;
@@ -19,7 +21,10 @@ use super::live::Guard;
 use super::registry::Registered;
 use super::sink::{Client, Sink};
 use super::state::{Phase, State};
+use super::view::View;
+use crate::catalog::SyncReason;
 use crate::hub::{Batch, EndReason, Rest, Stream};
+use crate::live::Answer;
 use crate::telemetry::Age;
 use crate::telemetry::metrics::End;
 
@@ -47,6 +52,8 @@ pub(super) struct Admitted {
     pub(super) keepalive: Arc<Keepalive>,
     pub(super) permit: Permit,
     pub(super) registered: Registered,
+    /// Of a live preset.
+    pub(super) view: Option<Box<View>>,
 }
 
 /// Serves the stream until it ends. The future's size is what an idle stream costs.
@@ -55,12 +62,14 @@ pub(super) fn run(
     socket: TcpStream,
     admitted: Admitted,
 ) -> impl Future<Output = ()> + Send {
-    let Admitted { first, stream, expiry, keepalive, permit, registered } = admitted;
+    let Admitted { first, stream, expiry, keepalive, permit, registered, view } = admitted;
     let client = Client::new(socket, expiry);
     let open = state.streams.enter();
     let mut delivery = Delivery {
         state,
-        stream: stream.through(client.clone()),
+        // What is shown of a view is not its events.
+        stream: if view.is_none() { stream.through(client.clone()) } else { stream },
+        view,
         sink: Sink::new(client),
         keepalive,
         drain_at: None,
@@ -91,6 +100,8 @@ struct Delivery {
     state: Arc<State>,
     sink: Sink,
     stream: Stream,
+    /// What is shown instead of the stream's events.
+    view: Option<Box<View>>,
     keepalive: Arc<Keepalive>,
     /// When this one of a stopping worker's streams ends.
     drain_at: Option<Instant>,
@@ -110,11 +121,17 @@ impl Delivery {
         // So does one that opens while the worker is behind.
         freshness.mark_changed();
         self.write(first).await?;
+        if let Some(view) = &mut self.view {
+            view.changed(self.stream.cursor());
+        }
         let mut expires_at = self.sink.expiry().at();
         let timer = sleep_until(self.next_due());
         tokio::pin!(timer);
         let mut input = 0;
         loop {
+            if let Some(view) = &self.view {
+                self.stream.hold(view.rests_until());
+            }
             let expiry = self.sink.expiry();
             let signal = || {
                 // What ends a stream first: one that always has something to send must end too.
@@ -159,6 +176,10 @@ impl Delivery {
                         }
                     }
                 },
+                // After the stream, whose end may be a membership's that the answer was not for.
+                answer = poll_fn(|context| {
+                    self.view.as_mut().map_or(Poll::Pending, |view| view.poll_answer(context))
+                }) => self.on_answer(answer).await?,
                 // Last, since a client that has gone also fails the next write.
                 () = self.sink.readable() => {
                     input += self.sink.discard()?;
@@ -170,7 +191,28 @@ impl Delivery {
         }
     }
 
+    async fn on_answer(&mut self, answer: Answer) -> Result<(), End> {
+        self.state.services.metrics.frames_written.inc();
+        self.state.services.metrics.live_updates.inc();
+        self.write(frames::update(answer)).await?;
+        if let Some(view) = &mut self.view {
+            view.shown();
+        }
+        Ok(())
+    }
+
     async fn on_batch(&mut self, batch: Batch) -> Result<Option<End>, End> {
+        let batch = match (&mut self.view, batch) {
+            (Some(view), batch @ (Batch::Frames(_) | Batch::Notices(_) | Batch::Sync { .. })) => {
+                view.changed(self.stream.cursor());
+                match batch {
+                    // That it stood still was no fault of the client's, who misses nothing: the answer is whole.
+                    Batch::Sync { reason, .. } if reason != SyncReason::SlowConsumer => batch,
+                    _ => return Ok(None),
+                }
+            }
+            (_, batch) => batch,
+        };
         let frames = match batch {
             Batch::Frames(frames) => {
                 self.count(&frames, FRAME_LINES);
@@ -221,7 +263,9 @@ impl Delivery {
             return self.on_end(reason).await.map(Some);
         }
         if self.keepalive_due() <= now {
-            let (cursor, carry) = (self.stream.cursor(), self.stream.owes_id(self.state.max_age));
+            // What a query answers is not resumed.
+            let carry = self.view.is_none() && self.stream.owes_id(self.state.max_age);
+            let cursor = self.stream.cursor();
             self.write(vec![self.keepalive.encode(cursor, carry).into()]).await?;
             if carry || *self.keepalive != Keepalive::Comment {
                 self.stream.carried(cursor);

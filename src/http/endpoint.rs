@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::keepalive::Keepalive;
-use crate::config::{Channels, Preset};
+use crate::config::{self, Channels, Preset};
+use crate::live::{Live, Query};
 
 /// The native path.
 pub const NATIVE: &str = "/api/realtime/stream";
@@ -60,6 +62,20 @@ pub(super) struct Endpoint {
     /// Query names, each with its tag.
     pub(super) tags: Vec<(Box<str>, u16)>,
     pub(super) keepalive: Arc<Keepalive>,
+    /// Its streams show what a query answers; events on its channels tell that it may have changed.
+    pub(super) live: Option<Showing>,
+}
+
+/// What the streams of a live preset show.
+#[derive(Debug)]
+pub(super) struct Showing {
+    pub(super) query: Arc<Query>,
+    /// The tags whose values the query is told, in its order.
+    pub(super) arguments: Arc<[u16]>,
+    /// By which a client says how often.
+    pub(super) parameter: Option<Box<str>>,
+    pub(super) interval: Duration,
+    pub(super) min_interval: Duration,
 }
 
 /// A preset that can't be served.
@@ -73,6 +89,10 @@ pub enum InvalidPreset {
     Channel { path: String, channel: String, known: String },
     #[error("preset {path}: parameter {parameter:?} names the tag {tag:?}; known are {known}")]
     Tag { path: String, parameter: String, tag: String, known: String },
+    #[error("preset {path}: live.arguments names the tag {tag:?}; known are {known}")]
+    Argument { path: String, tag: String, known: String },
+    #[error("preset {0}: its query was not read")]
+    Query(String),
     #[error("preset {path}: the parameter {parameter:?} has a meaning of its own")]
     Reserved { path: String, parameter: String },
     #[error("the tag {0:?} can't be a parameter: it has a meaning of its own")]
@@ -84,6 +104,7 @@ impl Endpoint {
     pub(super) fn all(
         vocabulary: &Vocabulary,
         presets: &[Preset],
+        live: &Live,
         taken: &[&str],
     ) -> Result<Vec<Arc<Self>>, InvalidPreset> {
         if let Some(tag) = vocabulary.tags.iter().find(|tag| RESERVED.contains(&&***tag)) {
@@ -91,7 +112,7 @@ impl Endpoint {
         }
         let mut endpoints = vec![Self::native(vocabulary)];
         for preset in presets {
-            let endpoint = Self::preset(vocabulary, preset)?;
+            let endpoint = Self::preset(vocabulary, preset, live)?;
             let used = endpoints.iter().any(|other| other.path == endpoint.path);
             if used || taken.contains(&&*endpoint.path) {
                 return Err(InvalidPreset::Taken(endpoint.path));
@@ -108,10 +129,11 @@ impl Endpoint {
             channels: vocabulary.channels.clone(),
             tags: own_names(vocabulary),
             keepalive: Arc::new(Keepalive::Comment),
+            live: None,
         }
     }
 
-    fn preset(vocabulary: &Vocabulary, preset: &Preset) -> Result<Self, InvalidPreset> {
+    fn preset(vocabulary: &Vocabulary, preset: &Preset, live: &Live) -> Result<Self, InvalidPreset> {
         let path = preset.path.clone();
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"._~-/".contains(&b);
         if !path.starts_with('/') || !path.bytes().all(plain) {
@@ -139,8 +161,47 @@ impl Endpoint {
             tags.retain(|(name, _)| **name != **parameter);
             tags.push((parameter.as_str().into(), tag));
         }
+        let live = match &preset.live {
+            Some(configured) => Some(Showing::new(vocabulary, &path, configured, live, &mut tags)?),
+            None => None,
+        };
         let keepalive = Arc::new(Keepalive::new(&preset.keepalive));
-        Ok(Self { path, native: false, channels, tags, keepalive })
+        Ok(Self { path, native: false, channels, tags, keepalive, live })
+    }
+}
+
+impl Showing {
+    /// Leaves of `tags` what the query knows: by another the stream would hear of less than changes its answer.
+    fn new(
+        vocabulary: &Vocabulary,
+        path: &str,
+        configured: &config::Live,
+        live: &Live,
+        tags: &mut Vec<(Box<str>, u16)>,
+    ) -> Result<Self, InvalidPreset> {
+        let arguments = configured.arguments.iter().map(|tag| {
+            let unknown = || InvalidPreset::Argument {
+                path: path.to_owned(),
+                tag: tag.clone(),
+                known: joined(&vocabulary.tags),
+            };
+            vocabulary.tag(tag).ok_or_else(unknown)
+        });
+        let arguments: Arc<[u16]> = arguments.collect::<Result<_, _>>()?;
+        tags.retain(|(_, tag)| arguments.contains(tag));
+        if let Some(parameter) = &configured.parameter
+            && (RESERVED.contains(&&**parameter) || tags.iter().any(|(name, _)| **name == **parameter))
+        {
+            return Err(InvalidPreset::Reserved { path: path.to_owned(), parameter: parameter.clone() });
+        }
+        let query = live.query(path).ok_or_else(|| InvalidPreset::Query(path.to_owned()))?;
+        Ok(Self {
+            query: Arc::clone(query),
+            arguments,
+            parameter: configured.parameter.as_deref().map(Box::from),
+            interval: configured.interval,
+            min_interval: configured.min_interval,
+        })
     }
 }
 
@@ -165,7 +226,9 @@ mod tests {
         let holder: Holder = toml::from_str(toml).expect("presets");
         let extra = Channels { extra: vec!["chat".to_owned()] };
         let vocabulary = Vocabulary::new(["issues", "lots"], ["priority", "status"], &extra);
-        Endpoint::all(&vocabulary, &holder.presets, &["/metrics"]).map_err(|e| e.to_string())
+        let queries = holder.presets.iter().filter_map(|preset| Query::load(preset, 1 << 20));
+        let (live, _) = Live::new(queries.map(|query| query.expect("a query")));
+        Endpoint::all(&vocabulary, &holder.presets, &live, &["/metrics"]).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -179,6 +242,36 @@ mod tests {
         assert_eq!(joined(&all[1].channels), "chat, issues");
         let tags: Vec<_> = all[1].tags.iter().map(|(name, tag)| (&**name, *tag)).collect();
         assert_eq!(tags, [("priority", 0), ("status", 1), ("statuses", 1)]);
+    }
+
+    fn live(rest: &str) -> Result<Vec<Arc<Endpoint>>, String> {
+        presets(&format!(
+            r#"presets = [{{ path = "/l", channels = ["issues"], parameters = {{ statuses = "status" }}, live = {{ sql = "sql/live/heatmap.sql", {rest} }} }}]"#
+        ))
+    }
+
+    #[test]
+    fn a_live_preset_knows_what_its_query_is_told_and_no_other_tag() {
+        let all = live(r#"arguments = ["status"], parameter = "every""#).unwrap();
+        let names: Vec<_> = all[1].tags.iter().map(|(name, tag)| (&**name, *tag)).collect();
+        assert_eq!(names, [("status", 1), ("statuses", 1)]);
+        let showing = all[1].live.as_ref().unwrap();
+        assert_eq!((&*showing.arguments, showing.parameter.as_deref()), (&[1][..], Some("every")));
+        assert_eq!((showing.interval.as_secs(), showing.min_interval.as_secs()), (30, 5));
+        for (rest, told) in [
+            (
+                r#"arguments = ["building"]"#,
+                "live.arguments names the tag \"building\"; known are priority, status",
+            ),
+            (
+                r#"arguments = ["status"], parameter = "since""#,
+                "the parameter \"since\" has a meaning of its own",
+            ),
+            (r#"arguments = ["status"], parameter = "statuses""#, "the parameter \"statuses\" has a meaning"),
+        ] {
+            let error = live(rest).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::clock::now_millis;
 use crate::catalog::{EventId, SyncReason};
+use crate::live::Answer;
 
 /// Milliseconds that a client waits before it connects again, until told otherwise.
 const RETRY_MILLIS: u32 = 2000;
@@ -125,6 +126,19 @@ pub(super) fn age(name: &'static str, seconds: u64) -> Vec<u8> {
     frame
 }
 
+/// What a live preset's query answers. Without an id: a client that comes back is shown all of it again.
+pub(super) fn update(answer: Answer) -> Vec<Bytes> {
+    match answer {
+        Answer::Rows(rows) => {
+            let before = Bytes::from_static(b"data: {\"type\":\"update\",\"data\":");
+            vec![before, rows, Bytes::from_static(b"}\n\n")]
+        }
+        Answer::Oversize(bytes) => {
+            vec![format!("data: {{\"type\":\"update\",\"data\":null,\"oversize\":{bytes}}}\n\n").into()]
+        }
+    }
+}
+
 /// Moves the time after which the client connects again.
 pub(super) fn retry(millis: u64) -> Vec<u8> {
     format!("retry: {millis}\n\n").into_bytes()
@@ -211,6 +225,14 @@ mod tests {
         assert_eq!(
             fixed(&age("stale", 31)),
             "data: {\"type\":\"stale\",\"timestamp\":0,\"data\":{\"seconds\":31}}\n\n"
+        );
+        assert_eq!(
+            update(Answer::Rows("[{\"n\":1}]".into())).concat(),
+            b"data: {\"type\":\"update\",\"data\":[{\"n\":1}]}\n\n"
+        );
+        assert_eq!(
+            update(Answer::Oversize(2_000_000)).concat(),
+            b"data: {\"type\":\"update\",\"data\":null,\"oversize\":2000000}\n\n"
         );
         assert_eq!(retry(1500), b"retry: 1500\n\n");
     }

@@ -4,16 +4,20 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use super::address::{TrustedProxies, counted, is_local};
 use super::endpoint::{Endpoint, Vocabulary};
 use super::parameters::{Begin, Parameters};
-use super::query::Query;
+use super::query;
 use crate::access::fuzzing::headers;
 use crate::catalog::is_name;
-use crate::config::{Channels, Keepalive, Preset};
+use crate::config::{self, Channels, Keepalive, Preset};
+use crate::live::{Live, Query};
 
 pub use super::emit::fuzzing::emissions;
+
+const MIN_INTERVAL: Duration = Duration::from_secs(5);
 
 const SECRET: &str = "the-token-of-the-fuzzer";
 
@@ -26,9 +30,24 @@ pub fn requests(data: &[u8]) {
             channels: vec!["issues".to_owned(), "custom".to_owned()],
             parameters: [("statuses".to_owned(), "status".to_owned())].into(),
             keepalive: Keepalive::default(),
+            live: None,
         };
+        let live = Preset {
+            path: "/l".to_owned(),
+            live: Some(config::Live {
+                sql: "fuzz.sql".into(),
+                arguments: vec!["status".to_owned()],
+                parameter: Some("every".to_owned()),
+                interval: MIN_INTERVAL,
+                min_interval: MIN_INTERVAL,
+                text: Some("select $1, $2"),
+            }),
+            ..preset.clone()
+        };
+        let queries = Query::load(&live, 1 << 20).into_iter().map(|query| query.expect("a query"));
+        let (answers, _) = Live::new(queries);
         let vocabulary = Vocabulary::new(["issues", "lots"], ["priority", "status"], &Channels::default());
-        Endpoint::all(&vocabulary, &[preset], &[]).expect("a preset of what there is")
+        Endpoint::all(&vocabulary, &[preset, live], &answers, &[]).expect("a preset of what there is")
     });
     let (query, rest) = data.split_at(data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len()));
     let headers = headers(rest);
@@ -36,8 +55,8 @@ pub fn requests(data: &[u8]) {
     for token in ["", SECRET] {
         let query = if token.is_empty() { query.to_owned() } else { format!("{query}&token={token}") };
         for endpoint in &*ENDPOINTS {
-            let read =
-                Query::read(Some(&query)).and_then(|query| Parameters::read(endpoint, &query, &headers));
+            let read = query::Query::read(Some(&query))
+                .and_then(|query| Parameters::read(endpoint, &query, &headers));
             match read {
                 Ok(parameters) => is_of(endpoint, &parameters, &query, &headers),
                 Err(refusal) => {
@@ -54,7 +73,7 @@ pub fn requests(data: &[u8]) {
 }
 
 fn is_of(endpoint: &Endpoint, parameters: &Parameters, query: &str, headers: &http::HeaderMap) {
-    let Parameters { organization, channels, types, tags, begin, .. } = parameters;
+    let Parameters { organization, channels, types, tags, begin, interval, .. } = parameters;
     assert!(
         organization.as_ref().is_none_or(|id| !id.is_empty()) && (organization.is_some() || !endpoint.native)
     );
@@ -64,6 +83,10 @@ fn is_of(endpoint: &Endpoint, parameters: &Parameters, query: &str, headers: &ht
     for (at, (tag, values)) in tags.iter().enumerate() {
         assert!(!values.is_empty() && endpoint.tags.iter().any(|(_, known)| known == tag));
         assert!(!tags.iter().skip(at + 1).any(|(other, _)| other == tag), "a tag twice");
+    }
+    if endpoint.live.is_some() {
+        assert!(*begin == Begin::Now && types.is_none() && *interval >= MIN_INTERVAL);
+        assert_eq!(channels.as_ref(), Some(&endpoint.channels), "what may change the answer is heard");
     }
     if let Begin::After(id) = begin {
         let header = headers.get("last-event-id").filter(|value| !value.is_empty());

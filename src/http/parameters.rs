@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use super::endpoint::{Endpoint, RESERVED, joined};
+use super::endpoint::{Endpoint, RESERVED, Showing, joined};
 use super::keepalive::Keepalive;
 use super::query::Query;
 use super::refusal::Refusal;
@@ -22,6 +22,9 @@ const MAX_TYPE: usize = 100;
 /// How long batches may be apart: less would be none, more would let a stream fall behind the window.
 const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
+/// The longest time between two updates that is told apart from never.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 /// A request's wishes, in terms of the endpoint that it came to.
 #[derive(Debug)]
 pub(super) struct Parameters {
@@ -33,7 +36,7 @@ pub(super) struct Parameters {
     pub(super) tags: Vec<(u16, Vec<Box<[u8]>>)>,
     pub(super) begin: Begin,
     pub(super) keepalive: Arc<Keepalive>,
-    /// Events go out in batches at most so often; zero: as they come.
+    /// Events go out in batches at most so often; zero: as they come. Of a live preset: what a query answers.
     pub(super) interval: Duration,
 }
 
@@ -56,6 +59,18 @@ impl Parameters {
         let organization = query.scalar("organizationId")?.filter(|id| !id.is_empty());
         if endpoint.native && organization.is_none() {
             return Err(Refusal::bad_request("organizationId: required, the id of one organization"));
+        }
+        if let Some(showing) = &endpoint.live {
+            // What is shown is whole from the start, and not made of events: there is nothing to resume or to choose.
+            return Ok(Self {
+                organization: organization.map(Arc::from),
+                channels: Some(endpoint.channels.clone()),
+                types: None,
+                tags: tags(endpoint, query),
+                begin: Begin::Now,
+                keepalive: keepalive(endpoint, query)?,
+                interval: update_interval(showing, query)?,
+            });
         }
         Ok(Self {
             organization: organization.map(Arc::from),
@@ -154,6 +169,26 @@ fn interval(query: &Query) -> Result<Duration, Refusal> {
         Refusal::bad_request(
             "interval: allowed are 10ms to 60s, as a duration such as 500ms or in milliseconds",
         )
+    })
+}
+
+/// In milliseconds; so long that no timer takes it is for ever.
+fn update_interval(showing: &Showing, query: &Query) -> Result<Duration, Refusal> {
+    let Some(name) = showing.parameter.as_deref() else {
+        return Ok(showing.interval);
+    };
+    let Some(text) = query.scalar(name)?.filter(|text| !text.is_empty()) else {
+        return Ok(showing.interval);
+    };
+    let least = showing.min_interval;
+    let plain = text.bytes().all(|b| b.is_ascii_digit());
+    let millis = plain.then(|| text.parse().unwrap_or(u64::MAX));
+    let interval = millis.map(|millis| Duration::from_millis(millis).min(LONGEST));
+    interval.filter(|interval| *interval >= least).ok_or_else(|| {
+        Refusal::bad_request(format!(
+            "{name}: a whole number of milliseconds, at least {}",
+            least.as_millis()
+        ))
     })
 }
 

@@ -73,7 +73,7 @@ impl Server {
     /// # Errors
     /// When something is configured that can't be served, or an address can't be had.
     pub async fn bind(config: &Config, services: Services) -> Result<Self, ServerError> {
-        let endpoints = Endpoint::all(&services.vocabulary, &config.presets, &router::TAKEN)?;
+        let endpoints = Endpoint::all(&services.vocabulary, &config.presets, &services.live, &router::TAKEN)?;
         let shares = descriptors::share_out(config.limits.streams);
         let state = Arc::new(State {
             http: config.http.clone(),

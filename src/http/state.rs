@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::address::TrustedProxies;
 use super::endpoint::Vocabulary;
 use super::limits::Limits;
-use super::live::Live;
+use super::live;
 use super::lobby::Lobby;
 use super::places::Places;
 use super::query::Query;
@@ -24,6 +24,7 @@ use crate::access::{Authenticator, Claim, Credential, Memberships, Origins, Prin
 use crate::config;
 use crate::emit::Emitter;
 use crate::hub::{self, Hub};
+use crate::live::Live;
 use crate::presence::Presence;
 use crate::source;
 use crate::telemetry::{Freshness, Metrics, Readiness, State as Standing};
@@ -49,6 +50,7 @@ pub struct Services {
     pub memberships: Arc<OnceLock<Memberships>>,
     /// Set once the database is known.
     pub emitter: Arc<OnceLock<Arc<Emitter>>>,
+    pub live: Live,
     pub vocabulary: Vocabulary,
     pub hub: Arc<Hub>,
     pub visibility: Arc<dyn Visibility>,
@@ -86,8 +88,8 @@ pub(super) struct State {
     pub(super) max_emit: usize,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) lobby: Arc<Lobby>,
-    pub(super) connections: Live,
-    pub(super) streams: Live,
+    pub(super) connections: live::Live,
+    pub(super) streams: live::Live,
     pub(super) max_staleness: Duration,
     /// How long an event can be replayed, at most.
     pub(super) max_age: Duration,

@@ -6,6 +6,7 @@ mod control;
 mod downgrade;
 mod expiry;
 mod lifecycle;
+mod live;
 mod presence;
 mod probes;
 mod refusals;

@@ -36,6 +36,16 @@ impl Pace {
             .then(|| Box::new(Self { rate, interval, release: None, closed_until: None }))
     }
 
+    /// One that lets everything through, until it is held.
+    pub(super) fn open() -> Box<Self> {
+        Box::new(Self { rate: None, interval: Duration::ZERO, release: None, closed_until: None })
+    }
+
+    /// Nothing goes before `until`.
+    pub(super) const fn hold(&mut self, until: Instant) {
+        self.closed_until = Some(until);
+    }
+
     /// How many frames may be sent now, or when to ask again.
     pub(super) fn allows(&mut self, now: Instant) -> Result<usize, Instant> {
         if let Some(opens) = self.closed_until.filter(|opens| now < *opens) {

@@ -112,6 +112,12 @@ impl Stream {
         self
     }
 
+    /// Gives no events before `until`: what is published meanwhile costs the stream nothing. Its end, a new history and
+    /// notices do not wait.
+    pub fn hold(&mut self, until: tokio::time::Instant) {
+        self.pace.get_or_insert_with(Pace::open).hold(until);
+    }
+
     /// The same stream, whose events come by this outlet where that is possible ([`Hub::carry`]), and by
     /// [`next`](Self::next) where not. One that is paced has to be asked.
     #[must_use]

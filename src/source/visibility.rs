@@ -65,6 +65,8 @@ struct Connection {
     /// The last round that ended, and whether the pipeline came to what was committed when it began.
     round: u64,
     current: bool,
+    /// Where the server's log ended in that round; none: the server did not say.
+    end: Option<Lsn>,
 }
 
 /// What somebody who asks is told.
@@ -136,15 +138,37 @@ impl Visibility {
 
     /// The newest position known to be visible whole. Callers at the same time share one query; cancel-safe.
     pub async fn visible(&self) -> Visible {
+        let current = self.round().await.current;
+        Visible { position: self.known(), current }
+    }
+
+    /// As [`visible`](Self::visible), without asking: it may have been known to be further since.
+    pub fn known(&self) -> Lsn {
+        self.lock().visible
+    }
+
+    /// Returns once the pipeline has dealt with everything that a snapshot taken before this call could see, however
+    /// long that takes; false: the server does not say how far that is. Cancel-safe.
+    pub async fn passed(&self) -> bool {
+        let end = self.round().await.end;
+        match end {
+            Some(end) => self.reach(end).await,
+            None => return false,
+        }
+        true
+    }
+
+    /// A round that began after this call: it knows what was committed before.
+    async fn round(&self) -> tokio::sync::MutexGuard<'_, Connection> {
         let begun = self.rounds.load(Ordering::Acquire);
         let mut connection = self.connection.lock().await;
-        // A round that began after this call knows what was committed before it.
         if connection.round <= begun {
             let round = self.rounds.fetch_add(1, Ordering::AcqRel) + 1;
+            connection.end = None;
             connection.current = self.look(&mut connection).await;
             connection.round = round;
         }
-        Visible { position: self.lock().visible, current: connection.current }
+        connection
     }
 
     /// Whether the pipeline came to the log's end.
@@ -155,9 +179,10 @@ impl Visibility {
         // Taken out: if this future is dropped halfway, so is the connection.
         let client = connection.client.take();
         match timeout(QUERY_TIMEOUT, self.see(client)).await {
-            Ok(Ok((client, current))) => {
+            Ok(Ok((client, end, current))) => {
                 connection.client = Some(client);
                 connection.not_before = None;
+                connection.end = Some(end);
                 return current;
             }
             Ok(Err(error)) => {
@@ -170,7 +195,7 @@ impl Visibility {
     }
 
     /// Lets the pipeline catch up, then takes a snapshot: on the connection that there was, or on a new one.
-    async fn see(&self, client: Option<Client>) -> Result<(Client, bool), String> {
+    async fn see(&self, client: Option<Client>) -> Result<(Client, Lsn, bool), String> {
         let old = match client {
             Some(client) => self.end(&client).await.ok().map(|end| (client, end)),
             None => None,
@@ -190,7 +215,7 @@ impl Visibility {
             let snapshot: Snapshot = query(&client, "select pg_catalog.pg_current_snapshot()::text").await?;
             self.lock().see(&snapshot);
         }
-        Ok((client, current))
+        Ok((client, end, current))
     }
 
     /// Above every commit that a snapshot can see by now.

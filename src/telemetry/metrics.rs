@@ -41,6 +41,9 @@ pub mod names {
     pub const OPENS: Name = ("walcast_stream_opens", "Requests for a stream, by outcome");
     pub const ENDS: Name = ("walcast_stream_ends", "Streams that ended, by reason");
     pub const SYNCS: Name = ("walcast_syncs", "data.sync frames sent, by reason");
+    pub const LIVE_RUNS: Name = ("walcast_live_runs", "Runs of live presets' queries, by outcome");
+    pub const LIVE_UPDATES: Name =
+        ("walcast_live_updates", "Answers of live presets' queries sent to streams");
     pub const RECONNECTS: Name =
         ("walcast_source_reconnects", "Connections to the source made after the first");
     pub const CONFIRMED_LSN: Name = ("walcast_source_confirmed_lsn", "Position confirmed to the slot");
@@ -99,6 +102,17 @@ pub enum End {
     failed,
 }
 
+/// How a run of a live preset's query ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the wire's spelling")]
+pub enum LiveRun {
+    answered,
+    /// Its answer is larger than an event may be.
+    oversize,
+    /// The database refused it, or was not there.
+    failed,
+}
+
 /// Whether the slot's log is within its budget, and who holds it where it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "the wire's spelling")]
@@ -131,6 +145,11 @@ struct EndLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LiveLabels {
+    outcome: LiveRun,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SyncLabels {
     reason: &'static str,
 }
@@ -152,6 +171,7 @@ pub struct Metrics {
     pub frames_written: Counter,
     pub bytes_written: Counter,
     pub writes: Counter,
+    pub live_updates: Counter,
     pub streams: Gauge,
     pub reconnects: Counter,
     pub confirmed_lsn: Level,
@@ -168,6 +188,7 @@ pub struct Metrics {
     opens: Family<OpenLabels, Counter>,
     ends: Family<EndLabels, Counter>,
     syncs: Family<SyncLabels, Counter>,
+    live_runs: Family<LiveLabels, Counter>,
     stages: Family<StageLabels, Gauge>,
     registry: Arc<Registry>,
 }
@@ -198,6 +219,7 @@ impl Metrics {
             frames_written: counter(&mut registry, names::FRAMES_WRITTEN),
             bytes_written: counter(&mut registry, names::BYTES_WRITTEN),
             writes: counter(&mut registry, names::WRITES),
+            live_updates: counter(&mut registry, names::LIVE_UPDATES),
             streams: Gauge::default(),
             reconnects: counter(&mut registry, names::RECONNECTS),
             confirmed_lsn: level(&mut registry, names::CONFIRMED_LSN),
@@ -214,6 +236,7 @@ impl Metrics {
             opens: Family::default(),
             ends: Family::default(),
             syncs: Family::default(),
+            live_runs: Family::default(),
             stages: Family::default(),
             registry: Arc::default(),
         };
@@ -224,6 +247,7 @@ impl Metrics {
         registry.register(names::SAFE_BYTES.0, names::SAFE_BYTES.1, metrics.safe_bytes.clone());
         registry.register(names::WAL_STAGE.0, names::WAL_STAGE.1, metrics.stages.clone());
         registry.register(names::SYNCS.0, names::SYNCS.1, metrics.syncs.clone());
+        registry.register(names::LIVE_RUNS.0, names::LIVE_RUNS.1, metrics.live_runs.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register(names::BUILD.0, names::BUILD.1, build);
         registry.register_collector(Box::new(Process::new()));
@@ -251,6 +275,11 @@ impl Metrics {
     /// Counts a `data.sync`; `reason` is the wire's word for it.
     pub fn synced(&self, reason: &'static str) {
         self.syncs.get_or_create(&SyncLabels { reason }).inc();
+    }
+
+    /// Counts a run of a live preset's query.
+    pub fn ran_live(&self, outcome: LiveRun) {
+        self.live_runs.get_or_create(&LiveLabels { outcome }).inc();
     }
 
     /// The present stage of the log's budget.

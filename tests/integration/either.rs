@@ -50,6 +50,12 @@ over_the_outbox! {
         a_cut_network_is_mended_without_a_gap
         a_second_worker_waits_and_takes_over
     }
+    live {
+        updates_come_once_an_interval_and_the_last_change_is_in_one
+        every_update_holds_the_change_that_it_follows
+        a_revoked_member_is_shown_nothing_of_that_transaction_or_after
+        while_the_database_is_away_a_stream_stays_and_afterwards_shows_what_changed
+    }
     transactions {
         what_a_savepoint_took_back_never_happened
         a_prepared_transaction_comes_when_it_is_committed_and_never_when_it_is_not

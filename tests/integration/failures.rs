@@ -63,7 +63,7 @@ async fn word(app: &TestApp, wanted: &str) {
 }
 
 /// The address of a database's server.
-async fn address(url: &str) -> SocketAddr {
+pub async fn address(url: &str) -> SocketAddr {
     match Dsn::parse(url).expect("its URL").hosts.first() {
         Some(Host::Tcp { host, port }) => {
             let mut found = tokio::net::lookup_host((host.as_str(), *port)).await.expect("an address");
@@ -74,7 +74,7 @@ async fn address(url: &str) -> SocketAddr {
 }
 
 /// How a worker goes through a proxy.
-fn through(proxy: &Proxy) -> impl Fn(&Dsn) -> Dsn + 'static {
+pub fn through(proxy: &Proxy) -> impl Fn(&Dsn) -> Dsn + 'static {
     let address = proxy.address;
     move |dsn: &Dsn| Dsn {
         hosts: vec![Host::Tcp { host: address.ip().to_string(), port: address.port() }],

@@ -31,6 +31,7 @@ mod half_open;
 mod isolation;
 mod key_sets;
 mod limits;
+mod live;
 mod measure;
 mod memory;
 mod migrations;

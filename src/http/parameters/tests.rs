@@ -1,6 +1,7 @@
 use super::super::endpoint::Vocabulary;
 use super::*;
 use crate::config::{Channels, Preset};
+use crate::live;
 
 fn endpoints() -> Vec<Arc<Endpoint>> {
     let preset: Preset = toml::from_str(
@@ -8,7 +9,12 @@ fn endpoints() -> Vec<Arc<Endpoint>> {
     )
     .unwrap();
     let vocabulary = Vocabulary::new(["issues", "lots"], ["priority", "status"], &Channels::default());
-    Endpoint::all(&vocabulary, &[preset], &[]).unwrap()
+    let live: Preset = toml::from_str(
+        "path = '/l'\nchannels = ['issues']\nparameters = { statuses = 'status' }\n[live]\nsql = 'sql/live/heatmap.sql'\narguments = ['status']\nparameter = 'updateInterval'",
+    )
+    .unwrap();
+    let query = live::Query::load(&live, 1 << 20).unwrap().unwrap();
+    Endpoint::all(&vocabulary, &[preset, live], &live::Live::new([query]).0, &[]).unwrap()
 }
 
 fn headers(last_event_id: Option<&[u8]>) -> HeaderMap {
@@ -134,4 +140,41 @@ fn an_interval_is_a_duration_or_milliseconds_within_its_bounds() {
         );
     }
     assert_eq!(native("interval=1s&interval=2s").unwrap_err(), "interval: given more than once");
+}
+
+#[test]
+fn a_live_preset_is_filtered_by_what_its_query_is_told_and_resumes_nothing() {
+    let live =
+        read(2, "statuses=open&priority=low&types=a!&channel=none&since=earliest&lastEventId=x&interval=1")
+            .unwrap();
+    assert_eq!(joined(&live.channels.unwrap()), "issues");
+    assert_eq!(live.tags, [(1, vec![Box::from(&b"open"[..])])]);
+    assert_eq!((live.types, live.begin), (None, Begin::Now));
+}
+
+#[test]
+fn the_time_between_updates_is_in_milliseconds_and_has_a_least() {
+    let year = 365 * 86_400_000;
+    for (text, millis) in [
+        ("", 30_000),
+        ("5000", 5000),
+        ("05000", 5000),
+        ("86400000", 86_400_000),
+        ("99999999999999999999", year),
+    ] {
+        let interval = read(2, &format!("updateInterval={text}")).unwrap().interval;
+        assert_eq!(interval, Duration::from_millis(millis), "{text}");
+    }
+    assert_eq!(read(2, "").unwrap().interval, Duration::from_secs(30));
+    for text in ["4999", "0", "-5000", "5000.5", "5s", "often", "1e9", "%205000", "NaN"] {
+        assert_eq!(
+            read(2, &format!("updateInterval={text}")).unwrap_err(),
+            "updateInterval: a whole number of milliseconds, at least 5000",
+            "{text}"
+        );
+    }
+    assert_eq!(
+        read(2, "updateInterval=5000&updateInterval=5000").unwrap_err(),
+        "updateInterval: given more than once"
+    );
 }

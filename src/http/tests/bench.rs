@@ -16,6 +16,7 @@ use crate::http::state::State;
 use crate::http::{Server, ServerError, Services, Visibility, Vocabulary};
 use crate::hub::Hub;
 use crate::journal::Journals;
+use crate::live::{Live, Query, Questions};
 use crate::mirror::Mirror;
 use crate::postgres::Lsn;
 use crate::presence::Presence;
@@ -37,6 +38,8 @@ pub(super) struct Bench {
     pub(super) readiness: Readiness,
     pub(super) freshness: Freshness,
     pub(super) metrics: Metrics,
+    /// What the streams of live presets ask.
+    pub(super) questions: Questions,
     pub(super) state: Arc<State>,
     pub(super) running: JoinHandle<()>,
     shutdown: oneshot::Sender<()>,
@@ -91,6 +94,8 @@ impl Bench {
         let metrics = Metrics::new(&readiness);
         let freshness = Freshness::default();
         let mirror = Arc::new(Mirror::new(Vec::new(), 1 << 20));
+        let queries = config.presets.iter().filter_map(|preset| Query::load(preset, 1 << 20));
+        let (live, questions) = Live::new(queries.map(Result::unwrap));
         let server = Server::bind(
             &config,
             Services {
@@ -99,6 +104,7 @@ impl Bench {
                     Memberships::new(&config.access, &[], &mirror).unwrap(),
                 )),
                 emitter: Arc::default(),
+                live,
                 vocabulary: Vocabulary::new(["issues", "lots"], ["priority", "status"], &config.channels),
                 hub: Arc::clone(&hub),
                 visibility: Arc::clone(&now) as Arc<dyn Visibility>,
@@ -130,6 +136,7 @@ impl Bench {
             readiness,
             freshness,
             metrics,
+            questions,
             state,
             running,
             shutdown,

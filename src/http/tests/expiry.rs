@@ -18,6 +18,7 @@ use crate::http::expiry::{Expiry, renew};
 use crate::http::keepalive::Keepalive;
 use crate::http::registry::Entry;
 use crate::hub::{Filter, Start, StreamHandle, Subscription};
+use crate::live::Live;
 use crate::postgres::Lsn;
 
 const EXPIRED: &str = "data: {\"type\":\"token.expired\",\"timestamp\":0,\"data\":{}}\n\n";
@@ -47,7 +48,7 @@ async fn open(bench: &Bench, expires_at: u64, start: Start) -> Open {
     let handle = stream.handle();
     let expiry = Expiry::new(expires_at);
     let id = bench.state.registry.new_id();
-    let endpoint = Endpoint::all(&Vocabulary::default(), &[], &[]).unwrap().remove(0);
+    let endpoint = Endpoint::all(&Vocabulary::default(), &[], &Live::new([]).0, &[]).unwrap().remove(0);
     let present = bench.state.services.presence.enter(&handle);
     let entry =
         Entry { handle: handle.clone(), endpoint, expiry: Arc::clone(&expiry), present, _watching: None };
@@ -58,6 +59,7 @@ async fn open(bench: &Bench, expires_at: u64, start: Start) -> Open {
         expiry: Arc::clone(&expiry),
         keepalive: Arc::new(Keepalive::Comment),
         permit: bench.state.limits.admit(IpAddr::from([127, 0, 0, 1])).unwrap(),
+        view: None,
     };
     let serving = tokio::spawn(delivery::run(Arc::clone(&bench.state), socket, admitted));
     Open { client, handle, expiry, serving }

@@ -93,3 +93,28 @@ async fn a_paced_stream_that_the_window_passes_is_told_so() {
     journals.evict_before(i64::MIN, Lsn::new(50));
     assert_eq!(Some(stream.next().await), sync(SyncReason::SlowConsumer, id(60, 0)));
 }
+
+#[tokio::test]
+async fn a_stream_that_is_held_takes_nothing_loses_nothing_and_hears_of_its_end() {
+    let journals = journals(ROOMY, 10);
+    let hub = hub(&journals);
+    let mut stream = live(&hub, Filter::default());
+    let (before, later) = (stream.cursor(), tokio::time::Instant::now() + Duration::from_secs(3600));
+    stream.hold(later);
+    let count = std::sync::Arc::<Count>::default();
+    assert_eq!(count.poll(&mut stream), None);
+    for lsn in 20..200 {
+        commit(&journals, &[draft("a", lsn, 1)]);
+    }
+    assert!(count.get() <= 1, "{}", count.get());
+    assert_eq!((count.poll(&mut stream), stream.cursor()), (None, before));
+    stream.hold(tokio::time::Instant::now());
+    assert_eq!(poll_ids(&mut stream), (20..200).map(|lsn| id(lsn, 1)).collect::<Vec<_>>());
+    stream.hold(later);
+    commit(&journals, &[draft("a", 200, 1)]);
+    assert_eq!(poll(&mut stream), None);
+    journals.reset(EPOCH, Lsn::new(500));
+    assert_eq!(poll(&mut stream), sync(SyncReason::HistoryReset, id(500, 0)));
+    stream.handle().end(EndReason::Revoked);
+    assert_eq!(poll(&mut stream), Some(Batch::End(EndReason::Revoked)));
+}
