@@ -75,6 +75,18 @@ pub struct Source {
     /// Bytes of one row's message kept in memory. Of a larger one, values that do not fit are read and dropped, and
     /// events that need them go out as `oversize`.
     pub max_row: ByteSize,
+    /// Bytes of the outbox on disk, above which nothing more is written to it; four times `replay.max_wal` when not
+    /// given, 0 for no end. `setup` stores it.
+    pub max_outbox: Option<ByteSize>,
+}
+
+impl Config {
+    /// Where an outbox ends that nobody reads, in bytes; none: nowhere.
+    #[must_use]
+    pub fn max_outbox(&self) -> Option<u64> {
+        let bytes = self.source.max_outbox.map_or(self.replay.max_wal.0.saturating_mul(4), |size| size.0);
+        (bytes > 0).then_some(bytes)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -196,6 +208,7 @@ impl Default for Source {
             publication: "walcast".to_owned(),
             max_transaction: ByteSize(64 * MIB),
             max_row: ByteSize(32 * MIB),
+            max_outbox: None,
         }
     }
 }

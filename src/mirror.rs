@@ -63,6 +63,8 @@ pub enum MirrorError {
     Replaced { table: TableName },
     #[error("a row of {table} has a value too large to be mirrored (source.max_row)")]
     RowTooLarge { table: TableName },
+    #[error("column {column} of {table} was made anew: what was read of it is not what it holds")]
+    Redefined { table: TableName, column: String },
 }
 
 /// The mirrored tables. Shared as an `Arc`.
@@ -104,6 +106,8 @@ struct State {
     oid: Option<u32>,
     /// How the newest relation's columns lie; none until the first change.
     binding: Option<Binding>,
+    /// Which of the table's columns are not there, and read as null: when the rows were read, or by the binding.
+    absent: Vec<bool>,
 }
 
 impl Mirror {
@@ -204,7 +208,8 @@ impl Table {
         };
         let indexes: Vec<Vec<usize>> =
             spec.indexes.iter().map(|index| index.iter().map(&mut place).collect()).collect();
-        let state = State { rows: Rows::new(&indexes), key: Vec::new(), oid: None, binding: None };
+        let rows = Rows::new(&indexes);
+        let state = State { rows, key: Vec::new(), oid: None, binding: None, absent: Vec::new() };
         Self { spec, columns, indexes, state: RwLock::new(state) }
     }
 

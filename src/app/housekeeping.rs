@@ -4,6 +4,7 @@ use crate::catalog::{Counters, Mapper};
 use crate::journal::Journals;
 use crate::mirror::Mirror;
 use crate::postgres::PgTimestamp;
+use crate::postgres::schema::TableName;
 use crate::source::Source;
 use crate::telemetry::{Metrics, Readiness, Reason};
 
@@ -14,6 +15,8 @@ pub(super) struct Housekeeping {
     revision: u64,
     /// The keys of the mapper's problems among readiness's reasons.
     problems: Vec<String>,
+    /// The same of mirrored columns that are gone.
+    gone: Vec<String>,
 }
 
 impl Housekeeping {
@@ -31,6 +34,7 @@ impl Housekeeping {
             self.revision = mapper.problems_revision();
             self.tell_problems(mapper, readiness);
         }
+        self.tell_gone(mirror, readiness);
         let (head, confirmed) = (journals.head(), source.confirmed());
         metrics.head_lsn.set(head.as_u64());
         metrics.confirmed_lsn.set(confirmed.as_u64());
@@ -62,6 +66,21 @@ impl Housekeeping {
             self.problems.push(key);
         }
         for key in told.iter().filter(|key| !self.problems.contains(key)) {
+            readiness.mend(key);
+        }
+    }
+
+    fn tell_gone(&mut self, mirror: &Mirror, readiness: &Readiness) {
+        let missing = mirror.missing();
+        let key = |(table, column): &(TableName, String)| format!("mirror {table}.{column}");
+        let told = std::mem::replace(&mut self.gone, missing.iter().map(key).collect());
+        for (place, (table, column)) in missing.iter().enumerate() {
+            let Some(key) = self.gone.get(place).filter(|key| !told.contains(key)) else { continue };
+            let text =
+                format!("table {table} has no column {column:?} any more: to lookups and access it is null");
+            readiness.degrade(key.clone(), Reason::new(text));
+        }
+        for key in told.iter().filter(|key| !self.gone.contains(key)) {
             readiness.mend(key);
         }
     }

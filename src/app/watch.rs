@@ -69,6 +69,7 @@ impl Watch {
             source,
             publication: config.source.publication.clone(),
             slot: slot_name(&config.source, &dsn.database),
+            max_outbox: config.max_outbox(),
             tables,
             grant_to: None,
         };

@@ -88,6 +88,7 @@ impl Missing {
             source,
             publication: config.source.publication.clone(),
             slot: slot_name(&config.source, &dsn.database),
+            max_outbox: config.max_outbox(),
             tables: tables(config, &compiled, &schema)?,
             grant_to: roles.worker.clone(),
         };

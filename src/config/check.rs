@@ -53,6 +53,15 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
     let at_least = |size: ByteSize, least: u64| size >= ByteSize(least);
     must(at_least(config.source.max_transaction, 64 << 10), "source.max_transaction", "at least \"64KiB\"");
     must(at_least(config.source.max_row, MIB), "source.max_row", "at least \"1MiB\"");
+    let outbox_fits = config
+        .source
+        .max_outbox
+        .is_none_or(|size| size.0 == 0 || size.0 >= config.replay.max_wal.0.saturating_mul(2));
+    must(
+        outbox_fits,
+        "source.max_outbox",
+        "at least twice replay.max_wal, which the outbox holds while a worker reads; 0 is no end",
+    );
     must(config.replay.max_age >= Duration::from_secs(1), "replay.max_age", "at least \"1s\"");
     must(at_least(config.replay.max_memory, MIB), "replay.max_memory", "at least \"1MiB\"");
     must(

@@ -70,6 +70,7 @@ pub const KEYS: &[Key] = &[
     text("source.publication", "a publication's name"),
     text("source.max_transaction", SIZE),
     text("source.max_row", SIZE),
+    text("source.max_outbox", SIZE),
     text("replay.max_age", DURATION),
     text("replay.max_memory", SIZE),
     text("replay.max_wal", SIZE),

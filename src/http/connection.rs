@@ -27,13 +27,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 use tower::Service as _;
 
 use super::delivery::{self, Admitted};
 use super::lobby::Guest;
 use super::state::{Phase, State};
 
-/// How long a client may take for a request's head, and be idle between two requests.
+/// How long a client may be silent at first and between two requests, and how long it may take for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a request's head, at most.
@@ -68,6 +69,26 @@ pub(super) async fn serve(
     guest: Guest,
 ) {
     let _open = state.connections.enter();
+    if says_something(&state, &socket, &guest).await {
+        // Only now, and apart: hyper has buffers and the router a good deal of state for whoever they serve, which would
+        // lie between the streams that are opened meanwhile.
+        Box::pin(answer(state, router, socket, peer, guest)).await;
+    }
+}
+
+/// Waits until there is something to read, which may be the connection's end.
+async fn says_something(state: &State, socket: &TcpStream, guest: &Guest) -> bool {
+    let mut phase = state.phase.subscribe();
+    tokio::select! {
+        biased;
+        readable = socket.readable() => readable.is_ok(),
+        _ = phase.wait_for(|phase| *phase == Phase::Closed) => false,
+        () = guest.sent_away() => false,
+        () = sleep(HEAD_TIMEOUT) => false,
+    }
+}
+
+async fn answer(state: Arc<State>, router: Router, socket: TcpStream, peer: SocketAddr, guest: Guest) {
     let guest = Arc::new(guest);
     let host = Arc::clone(&guest);
     let (sender, mut admitted) = oneshot::channel();
@@ -116,11 +137,7 @@ pub(super) async fn serve(
         // An answer to an earlier, pipelined request is still in buffers that are gone: what follows would not fit.
         return;
     }
-    let open = state.streams.enter();
-    tokio::spawn(async move {
-        delivery::run(state, socket, admitted).await;
-        drop(open);
-    });
+    tokio::spawn(delivery::run(state, socket, admitted));
 }
 
 /// A socket that remembers whether its last write was taken whole.

@@ -17,6 +17,7 @@ use super::expiry::Expiry;
 use super::frames;
 use super::keepalive::Keepalive;
 use super::limits::Permit;
+use super::live::Guard;
 use super::registry::Registered;
 use super::sink::{Client, Sink};
 use super::state::{Phase, State};
@@ -63,6 +64,7 @@ pub(super) fn run(
 ) -> impl Future<Output = ()> + Send {
     let Admitted { first, stream, expiry, keepalive, permit, registered, view } = admitted;
     let client = Client::new(socket, expiry);
+    let open = state.streams.enter();
     let mut delivery = Delivery {
         state,
         // What is shown of a view is not its events.
@@ -72,7 +74,7 @@ pub(super) fn run(
         keepalive,
         drain_at: None,
         told_stale: false,
-        _held: Box::new((registered, permit)),
+        _held: Box::new((registered, permit, open)),
     };
     async move {
         delivery.state.services.metrics.streams.inc();
@@ -105,8 +107,8 @@ struct Delivery {
     drain_at: Option<Instant>,
     /// The client was told that what it sees is old.
     told_stale: bool,
-    /// Its place in the registry and under the limits, until it ends.
-    _held: Box<(Registered, Permit)>,
+    /// Its place in the registry, under the limits and among what is waited for, until it ends.
+    _held: Box<(Registered, Permit, Guard)>,
 }
 
 impl Delivery {

@@ -1,5 +1,6 @@
 //! A stream's socket: vectored writes that end when the client takes nothing, and input that is dropped.
 
+use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -170,8 +171,9 @@ impl Sink {
 
     /// Waits until there is input, which may be its end.
     pub(super) async fn readable(&self) {
-        // An error is found by the read that follows.
-        let _ = self.client.socket.readable().await;
+        // An error is found by the read that follows. (Not by `readable`: what polled the socket before would be kept as
+        // long as its waker is, in the place that this takes.)
+        let _ = poll_fn(|context| self.client.socket.poll_read_ready(context)).await;
     }
 
     /// Drops what was sent, and says how much it was.

@@ -92,14 +92,13 @@ impl Mirror {
         mirrored
     }
 
-    /// Mirrored columns that the newest definition of their table in the stream does not have: they read as null.
+    /// Mirrored columns that the newest known definition of their table does not have: they read as null.
     #[must_use]
     pub fn missing(&self) -> Vec<(TableName, String)> {
         let mut missing = Vec::new();
         for table in &self.tables {
             let state = table.read();
-            let places = state.binding.iter().flat_map(|binding| &binding.columns);
-            let gone = table.columns.iter().zip(places).filter(|(_, place)| place.is_none());
+            let gone = table.columns.iter().zip(&state.absent).filter(|(_, absent)| **absent);
             missing.extend(gone.map(|(column, _)| (table.spec.table.clone(), column.clone())));
         }
         missing
@@ -122,8 +121,14 @@ impl Table {
         if state.oid.is_some_and(|oid| oid != change.relation.id.0) {
             return Err(MirrorError::Replaced { table: self.spec.table.clone() });
         }
-        if !state.binding.as_ref().is_some_and(|binding| Arc::ptr_eq(&binding.relation, &change.relation)) {
-            state.binding = Some(Binding::new(&change.relation, &self.columns, &state.key));
+        let bound = |binding: &Binding| Arc::ptr_eq(&binding.relation, &change.relation);
+        let rebound = !state.binding.as_ref().is_some_and(bound);
+        if rebound {
+            let binding = Binding::new(&change.relation, &self.columns, &state.key);
+            if let Some(column) = self.redefined(state, &binding) {
+                return Err(MirrorError::Redefined { table: self.spec.table.clone(), column });
+            }
+            state.binding = Some(binding);
         }
         let Some(binding) = &state.binding else {
             return Ok(Applied { table, before: None, after: None });
@@ -138,8 +143,12 @@ impl Table {
             return Err(too_large());
         }
         let old_key = old.as_deref().map(|old| binding.key(old).ok_or_else(no_key)).transpose()?;
+        let absent = rebound.then(|| binding.columns.iter().map(Option::is_none).collect());
         let Some(new) = new else {
             let before = state.rows.remove(&old_key.ok_or_else(no_key)?);
+            if let Some(absent) = absent {
+                state.absent = absent;
+            }
             return Ok(Applied { table, before, after: None });
         };
         // A key that was out of line and not touched is not in the new row; it is the old one's then.
@@ -167,10 +176,30 @@ impl Table {
         if used_bytes.saturating_sub(freed_bytes).saturating_add(row.memory()) > limit_bytes {
             return Err(MirrorError::TooLarge { table: self.spec.table.clone(), limit_bytes });
         }
+        if let Some(absent) = absent {
+            state.absent = absent;
+        }
         if let Some(old_key) = old_key {
             state.rows.remove(&old_key);
         }
         Ok(Applied { table, before: replaced, after: Some(state.rows.put(row)) })
+    }
+}
+
+impl Table {
+    /// A column that rows have values of which are not the table's: it was away, or had another type. The log does not
+    /// carry what such a column holds in rows that nobody writes.
+    fn redefined(&self, state: &State, next: &Binding) -> Option<String> {
+        let type_of = |binding: &Binding, column: usize| {
+            let place = (*binding.columns.get(column)?)?;
+            binding.relation.columns.get(place).map(|column| column.type_oid)
+        };
+        let changed = |column: &usize| {
+            let Some(now) = type_of(next, *column) else { return false };
+            let before = state.binding.as_ref().and_then(|binding| type_of(binding, *column));
+            state.absent.get(*column) == Some(&true) || before.is_some_and(|before| before != now)
+        };
+        (0..self.columns.len()).find(changed).and_then(|column| self.columns.get(column).cloned())
     }
 }
 

@@ -46,7 +46,7 @@ pub enum LoadError {
     Answer,
     #[error("table {0} does not exist, but is to be mirrored")]
     MissingTable(TableName),
-    #[error("table {table} has no column {column} that the WAL carries, but it is to be mirrored")]
+    #[error("table {table} has no column {column} that the WAL carries, but rows are to be found by it")]
     MissingColumn { table: TableName, column: String },
     #[error(
         "the WAL does not tell the rows of {0} apart, but it is to be mirrored: \
@@ -66,8 +66,8 @@ impl Mirror {
     /// transaction open: give the connection up too.
     ///
     /// # Errors
-    /// A table, a column or a key is missing, the role may not read all of a table, it is too large, or the
-    /// connection failed.
+    /// A table, a column that rows are found by, or a key is missing, the role may not read all of a table, it is too
+    /// large, or the connection failed. Any other column that is missing reads as null, as it does in the stream.
     pub async fn load(&self, client: &Client) -> Result<MirrorSnapshot, LoadError> {
         client.batch_execute(BEGIN).await?;
         let (snapshot, loaded) = match self.fetch(client).await {
@@ -138,15 +138,20 @@ impl Table {
             ReplicaIdentity::Nothing => None,
         };
         let key = key.filter(|key| !key.is_empty()).ok_or_else(|| LoadError::NoKey(name.clone()))?;
-        for column in &self.columns {
-            if table.column(column).is_none_or(|column| column.generated) {
+        let mut absent = Vec::with_capacity(self.columns.len());
+        for (place, column) in self.columns.iter().enumerate() {
+            let known = table.column(column);
+            let needed = self.indexes.iter().flatten().any(|indexed| *indexed == place);
+            if known.map_or(needed, |column| column.generated) {
                 return Err(LoadError::MissingColumn { table: name.clone(), column: column.clone() });
             }
+            absent.push(known.is_none());
         }
         // Children by inheritance are published as themselves, partitions as their root.
         let only = if table.kind == TableKind::Partitioned { "" } else { "only " };
-        let list: Vec<String> = key.iter().chain(&self.columns).map(|name| quote(name)).collect();
-        let list = list.join(", ");
+        let values = self.columns.iter().zip(&absent);
+        let values = values.map(|(name, absent)| if *absent { "null".to_owned() } else { quote(name) });
+        let list = key.iter().map(|name| quote(name)).chain(values).collect::<Vec<_>>().join(", ");
         let query = format!("select {list} from {only}{}.{}", quote(&name.schema), quote(&name.name));
 
         let mut rows = Rows::new(&self.indexes);
@@ -170,7 +175,7 @@ impl Table {
                 return Err(MirrorError::TooLarge { table: name.clone(), limit_bytes }.into());
             }
         }
-        Ok(State { rows, key: key.clone(), oid: Some(table.oid), binding: None })
+        Ok(State { rows, key: key.clone(), oid: Some(table.oid), binding: None, absent })
     }
 }
 

@@ -15,7 +15,7 @@ mod tests;
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::relations::Relations;
 use super::spool::SpoolWriter;
@@ -83,6 +83,40 @@ impl Assembler {
         raw: &Bytes,
         message: LogicalMessage,
     ) -> Result<Option<Transaction>, AssembleError> {
+        self.take(raw, raw.len() as u64, message)
+    }
+
+    /// As [`Assembler::push`], of a message that came in another form and takes about `size` bytes: only where it goes
+    /// to a file is it written in this one, which a long row would be a copy more of.
+    pub(super) fn push_unwritten(
+        &mut self,
+        size: u64,
+        message: LogicalMessage,
+    ) -> Result<Option<Transaction>, AssembleError> {
+        let mut raw = BytesMut::new();
+        if self.spools(size) {
+            message.encode(&mut raw);
+        }
+        self.take(&raw.freeze(), size, message)
+    }
+
+    /// Whether a change of this size goes to a file.
+    fn spools(&self, size: u64) -> bool {
+        match &self.open {
+            Some(Open { buffer: Buffer::Memory { bytes, .. }, .. }) => {
+                bytes.saturating_add(size).saturating_add(CHANGE_OVERHEAD_BYTES) > self.limit_bytes
+            }
+            Some(_) => true,
+            None => false,
+        }
+    }
+
+    fn take(
+        &mut self,
+        raw: &Bytes,
+        size: u64,
+        message: LogicalMessage,
+    ) -> Result<Option<Transaction>, AssembleError> {
         match message {
             LogicalMessage::Begin(begin) => self.begin(begin)?,
             LogicalMessage::Commit(commit) => return self.commit(commit).map(Some),
@@ -91,12 +125,12 @@ impl Assembler {
                 if let Some(Open { buffer: Buffer::Spool(spool), .. }) = &mut self.open {
                     spool.define(&relation)?;
                 }
-                self.count(raw);
+                self.count(size);
                 self.relations.define(relation);
             }
-            LogicalMessage::Origin(_) | LogicalMessage::Type(_) => self.count(raw),
-            LogicalMessage::Message(message) if !message.transactional => self.count(raw),
-            change => self.change(raw, change)?,
+            LogicalMessage::Origin(_) | LogicalMessage::Type(_) => self.count(size),
+            LogicalMessage::Message(message) if !message.transactional => self.count(size),
+            change => self.change(raw, size, change)?,
         }
         Ok(None)
     }
@@ -110,35 +144,35 @@ impl Assembler {
     }
 
     /// A message that is not kept, and may lie beside one that is.
-    fn count(&mut self, raw: &Bytes) {
+    fn count(&mut self, size: u64) {
         if let Some(Open { buffer: Buffer::Memory { changes, bytes }, .. }) = &mut self.open
             && !changes.is_empty()
         {
-            *bytes = bytes.saturating_add(raw.len() as u64);
+            *bytes = bytes.saturating_add(size);
         }
     }
 
-    fn change(&mut self, raw: &Bytes, message: LogicalMessage) -> Result<(), AssembleError> {
+    fn change(&mut self, raw: &Bytes, size: u64, message: LogicalMessage) -> Result<(), AssembleError> {
         if self.open.is_none() {
             return Err(Violation::Outside("change").into());
         }
         // Bound in any case: a spooled change of an unknown relation is an error now, not when it is read.
         let Some(change) = self.relations.bind(message)? else {
-            self.count(raw);
+            self.count(size);
             return Ok(());
         };
+        let spools = self.spools(size);
         let Some(open) = &mut self.open else { return Ok(()) };
         match &mut open.buffer {
             Buffer::Spool(spool) => spool.push(raw)?,
             Buffer::Memory { changes, bytes } => {
-                let size = raw.len() as u64 + CHANGE_OVERHEAD_BYTES;
-                if bytes.saturating_add(size) <= self.limit_bytes {
-                    *bytes += size;
-                    changes.push(change);
-                } else {
+                if spools {
                     let mut spool = SpoolWriter::new(std::mem::take(changes), self.relations.clone())?;
                     spool.push(raw)?;
                     open.buffer = Buffer::Spool(spool);
+                } else {
+                    *bytes = bytes.saturating_add(size).saturating_add(CHANGE_OVERHEAD_BYTES);
+                    changes.push(change);
                 }
             }
         }

@@ -63,6 +63,9 @@ pub enum ResetReason {
     SlotAdvanced,
     /// The outbox was pruned beyond what this process had seen: another worker read it meanwhile.
     OutboxPruned,
+    /// Another history of the outbox: some of what was written had no room in it, or was taken out of it, or an older
+    /// state was restored.
+    OutboxCut,
     /// A row of the outbox can't be read as a row of its table.
     OutboxUnreadable,
     /// Another cluster, timeline or database than the one before.
@@ -82,6 +85,9 @@ impl fmt::Display for ResetReason {
             Self::SlotLost => "the replication slot had lost its log and has been created again",
             Self::SlotAdvanced => "the replication slot was moved on by somebody else",
             Self::OutboxPruned => "another worker pruned the outbox beyond the last position seen",
+            Self::OutboxCut => {
+                "the outbox was full, emptied or restored: some of what was written may be missing"
+            }
             Self::OutboxUnreadable => "a transaction of the outbox can't be read and is skipped",
             Self::ServerChanged => "the server is another cluster, timeline or database than before",
             Self::ServerBehind => "the server's log ends before the last position seen",

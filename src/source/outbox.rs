@@ -10,6 +10,7 @@
 //! over the log. What is confirmed is pruned. Every await here may be cancelled: what is under way lives in the
 //! source, not in a future.
 
+mod assembly;
 mod relation;
 mod session;
 pub(super) mod triggers;
@@ -37,6 +38,9 @@ use session::{Attempt, Opened, Past, Round, Session, Target, Task};
 
 /// How soon an outbox that was found busy is tried again.
 const BUSY_DELAY: Duration = Duration::from_millis(400);
+
+/// How soon it is looked again whether a gap can be closed: each look may hold writers up for a tenth of that.
+const GAP_DELAY: Duration = Duration::from_secs(1);
 
 /// How often what left the window is pruned; more often where the window is short.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
@@ -145,7 +149,12 @@ impl OutboxSource {
                 }
                 Phase::Connecting(attempt) => match attempt.await {
                     Ok(Attempt::Opened(opened)) => self.opened(*opened),
-                    Ok(Attempt::Busy(connection)) => self.busy(connection),
+                    Ok(Attempt::Busy(connection)) => {
+                        self.wait(connection, &SourceError::OutboxBusy, BUSY_DELAY);
+                    }
+                    Ok(Attempt::Gap(connection)) => {
+                        self.wait(connection, &SourceError::OutboxGap, GAP_DELAY);
+                    }
                     Err(error) => self.failed(error)?,
                 },
                 Phase::Idle { session, until } => {
@@ -263,11 +272,12 @@ impl OutboxSource {
         self.phase = Phase::Idle { session: Box::new(session), until: Instant::now() };
     }
 
-    fn busy(&mut self, connection: Client) {
-        self.tell(&SourceError::OutboxBusy, BUSY_DELAY);
+    /// On the connection that there is.
+    fn wait(&mut self, connection: Client, reason: &SourceError, delay: Duration) {
+        self.tell(reason, delay);
         let (target, past) = (self.target.clone(), self.past());
         self.phase = Phase::Connecting(Box::pin(async move {
-            tokio::time::sleep(BUSY_DELAY).await;
+            tokio::time::sleep(delay).await;
             session::retry(connection, target, past).await
         }));
     }

@@ -51,6 +51,12 @@ pub enum SourceError {
     Broken(ResetReason),
     #[error("another worker reads the outbox of this database; this one takes over when it stops")]
     OutboxBusy,
+    /// Waits for others' transactions: each look costs writers a moment.
+    #[error(
+        "the outbox was full (source.max_outbox), and a transaction of then is still open: history begins anew when \
+         it has ended (select pid, xact_start, query from pg_stat_activity order by xact_start)"
+    )]
+    OutboxGap,
     #[error("the outbox could not be read")]
     Outbox(#[source] tokio_postgres::Error),
 }
@@ -100,7 +106,7 @@ impl SourceError {
             }
             // Disk full, or no temporary folder.
             Self::Assemble(AssembleError::Spool(_)) => ErrorKind::Operator,
-            Self::NoPublication { .. } | Self::ForeignSlot { .. } => ErrorKind::Operator,
+            Self::NoPublication { .. } | Self::ForeignSlot { .. } | Self::OutboxGap => ErrorKind::Operator,
         }
     }
 

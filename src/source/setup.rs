@@ -41,6 +41,8 @@ pub struct Requirements {
     pub source: Kind,
     pub publication: String,
     pub slot: String,
+    /// Where an outbox ends, in bytes; none: nowhere.
+    pub max_outbox: Option<u64>,
     /// Every table to be published, and what must be known of its old rows.
     pub tables: Vec<(TableName, IdentityNeed)>,
     /// The role that the worker runs as, when it is not the one that sets up.

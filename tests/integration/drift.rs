@@ -125,6 +125,38 @@ async fn a_mirrored_column_that_goes_is_null_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+pub async fn a_mirrored_column_that_comes_back_is_read_again() {
+    let (app, _, mut stream) = start().await;
+    app.sql("alter table sites rename name to label").await;
+    app.sql("insert into sites (id, organization_id, label) values ('s2', 'o1', 'South')").await;
+    app.sql("insert into bays values ('b1', 'o1', 'open', 1, 's2', null)").await;
+    assert_eq!(data(&mut stream, "bay").await["site"], json!(null));
+    data(&mut stream, "bay_row").await;
+    app.degraded("sites has no column \\\"name\\\"").await;
+    app.sql("alter table sites rename label to name").await;
+    app.sql("update sites set note = 'x' where id = 's1'").await;
+    app.sql("insert into bays values ('b2', 'o1', 'open', 1, 's2', null)").await;
+    assert_eq!(data(&mut stream, "bay").await["site"], json!("South"));
+    data(&mut stream, "bay_row").await;
+    app.undegraded().await;
+}
+
+#[tokio::test]
+async fn a_column_that_only_names_things_stops_no_worker_when_it_is_gone() {
+    let (mut app, member, mut stream) = start().await;
+    app.sql("alter table organizations rename name to title").await;
+    app.sql("insert into other values (1, 'o1')").await;
+    assert_eq!(data(&mut stream, "other").await, json!({ "id": 1 }));
+    app.restart().await;
+    app.degraded("organizations has no column \\\"name\\\" any more: to lookups and access it is null").await;
+    let mut stream = app.connect(&member, "").await;
+    assert_eq!(
+        stream.data().await.json()["organization"],
+        json!({ "id": "o1", "name": null, "role": "admin" })
+    );
+}
+
+#[tokio::test]
 async fn a_table_that_is_dropped_or_made_again_is_told_and_the_others_go_on() {
     let (app, _, mut stream) = start().await;
     app.sql("drop table bays; insert into other values (1, 'o1')").await;

@@ -60,6 +60,7 @@ over_the_outbox! {
         what_a_savepoint_took_back_never_happened
         a_prepared_transaction_comes_when_it_is_committed_and_never_when_it_is_not
         truncating_many_tables_is_told_once_for_each_that_makes_events
+        a_hundred_thousand_rows_with_related_ones_come_whole_and_in_order
         lookups_show_the_mirror_as_of_each_change_of_their_own_transaction
     }
     columns {
@@ -86,6 +87,7 @@ over_the_outbox! {
     }
     drift {
         columns_come_change_and_go_in_the_order_of_the_stream
+        a_mirrored_column_that_comes_back_is_read_again
     }
     schema in failures {
         columns_come_go_and_change_and_the_stream_goes_on
@@ -93,6 +95,12 @@ over_the_outbox! {
     server in failures {
         a_promoted_standby_is_another_epoch
         a_copy_of_an_older_state_with_the_same_identifier_is_another_history
+    }
+    memory {
+        a_row_takes_no_more_than_a_row_may_and_its_event_is_oversize
+        an_organization_that_nobody_listens_to_costs_next_to_nothing
+        a_transaction_beyond_the_window_stays_within_its_bounds
+        a_client_that_never_reads_costs_no_more_than_the_window
     }
     emit_http {
         channel_tags_and_only_are_kept_and_a_catalogued_type_inherits_its_own

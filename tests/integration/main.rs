@@ -19,6 +19,7 @@ mod clients;
 mod columns;
 mod commands;
 mod control;
+mod crowd;
 mod drift;
 mod either;
 mod emit_http;

@@ -14,7 +14,7 @@ use crate::bench::drain::Drains;
 use crate::bench::process::WorkerProcess;
 
 /// CPU seconds (user and system) of a process so far.
-fn cpu_seconds(pid: u32) -> f64 {
+pub fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("/proc");
     let fields: Vec<_> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
     // utime and stime are fields 14 and 15 of the line, in ticks of 1/100 s.

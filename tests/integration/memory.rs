@@ -235,13 +235,13 @@ async fn a_forged_message_takes_no_more_than_a_row_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_takes_no_more_than_a_row_may_and_its_event_is_oversize() {
+pub async fn a_row_takes_no_more_than_a_row_may_and_its_event_is_oversize() {
     long_row(20_000_000).await;
     long_row(200_000_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_organization_that_nobody_listens_to_costs_next_to_nothing() {
+pub async fn an_organization_that_nobody_listens_to_costs_next_to_nothing() {
     organizations(10_000).await;
 }
 
@@ -251,12 +251,12 @@ async fn streams_that_replay_a_window_hold_a_batch_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_beyond_the_window_stays_within_its_bounds() {
+pub async fn a_transaction_beyond_the_window_stays_within_its_bounds() {
     long_transaction(60_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_never_reads_costs_no_more_than_the_window() {
+pub async fn a_client_that_never_reads_costs_no_more_than_the_window() {
     deaf_client(4_000).await;
 }
 

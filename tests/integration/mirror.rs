@@ -237,10 +237,20 @@ async fn a_table_that_can_not_be_mirrored_whole_is_refused() {
     let nothing = refused("alter table bays replica identity nothing").await;
     assert!(nothing.contains("primary key"), "{nothing}");
     let column =
-        refused("alter table bays replica identity default; alter table bays rename note to remark").await;
-    assert!(column.contains("no column note"), "{column}");
+        refused("alter table bays replica identity default; alter table bays rename site to place").await;
+    assert!(column.contains("no column site"), "{column}");
     let table = refused("alter table bays rename to places").await;
     assert!(table.contains("bays does not exist"), "{table}");
+}
+
+#[tokio::test]
+async fn a_column_by_which_no_row_is_found_may_be_missing_and_is_null() {
+    let database = TestDatabase::with_bays().await;
+    database.run("insert into bays values ('1', 'north', 'x'); alter table bays rename note to remark").await;
+    let mirror = bays(1 << 20);
+    mirror.load(&database.sql).await.unwrap();
+    assert_eq!(mirror.missing(), [(TableName::parse("bays"), "note".to_owned())]);
+    assert_eq!((ids(&mirror, "north"), note(&mirror, "1")), (vec!["1".to_owned()], None));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The outbox as a source: what only it can do, and that it says the same as the log.
 
 mod drift;
+mod room;
 mod sides;
 mod writers;
 
@@ -236,7 +237,13 @@ async fn a_role_without_replication_reads_what_setup_granted_and_nothing_else() 
     let mut stream = Stream::open(address, Request::get(target).bearer(&member.token)).await;
     assert_eq!(stream.data().await.event_type().as_deref(), Some("connected"));
     app.sql("select walcast.emit('o1', 'done', '1')").await;
-    assert_eq!(stream.events_until(done).await.len(), 1, "verified and delivered by that role");
+    // Beside notices of a canary that a busy machine makes late.
+    let events = stream.events_until(done).await;
+    assert_eq!(
+        events.iter().filter(|event| event.id.is_some()).count(),
+        1,
+        "verified and delivered by that role"
+    );
     standby.stop().await.unwrap();
     app.sql(&format!("drop owned by {role}; drop role {role}")).await;
 }

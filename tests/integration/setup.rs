@@ -11,6 +11,7 @@ fn requirements(database: &TestDatabase, tables: &[(&str, IdentityNeed)]) -> Req
         source: Kind::Wal,
         publication: "walcast".to_owned(),
         slot: database.slot.clone(),
+        max_outbox: None,
         tables: tables.iter().map(|(name, need)| (TableName::parse(name), *need)).collect(),
         grant_to: None,
     }

@@ -161,7 +161,7 @@ pub async fn lookups_show_the_mirror_as_of_each_change_of_their_own_transaction(
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_rows_with_related_ones_come_whole_and_in_order() {
+pub async fn a_hundred_thousand_rows_with_related_ones_come_whole_and_in_order() {
     const ROWS: i64 = 100_000;
     let app = TestApp::builder()
         .before(TABLES)

@@ -1,7 +1,7 @@
 //! The independent judge: what committed, in the order that Postgres itself tells, against what each stream saw.
 //!
-//! The order of commits comes from a second slot that only this reads, through the server's own SQL functions. So an
-//! event's place is known without any code of the worker's.
+//! The order of commits is what `order` saw of it, beside the worker. So an event's place is known without any code of
+//! the worker's.
 
 mod facts;
 pub mod proof;
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::deed::{Expected, SYNC};
 use super::reader::{Micros, Place, Reader, Seen, Spec};
-pub use facts::{Facts, Placed};
+pub use facts::{Acknowledged, Facts, Placed};
 
 /// A committed event and the position of its commit.
 #[derive(Debug)]
@@ -73,6 +73,26 @@ enum Sight {
     Hidden,
 }
 
+/// Judges the order itself: what had committed before a transaction began comes before it.
+pub fn judge_order(commits: &[Acknowledged], verdict: &mut Verdict) {
+    let mut latest: Option<&Acknowledged> = None;
+    for commit in commits {
+        if let Some(before) = latest.filter(|before| before.began > commit.ended) {
+            let evidence = || {
+                let at = (commit.lsn, before.lsn);
+                format!(
+                    "what is at {} had ended before what is at {} began: {commit:?}, {before:?}",
+                    at.0, at.1
+                )
+            };
+            verdict.blame(|v| &mut v.reordered, evidence);
+        }
+        if latest.is_none_or(|latest| latest.began < commit.began) {
+            latest = Some(commit);
+        }
+    }
+}
+
 /// One stream's case.
 struct Case<'a> {
     reader: &'a Reader,
@@ -89,6 +109,8 @@ struct Case<'a> {
     /// Where the stream stands, as it knows.
     cursor: Option<Place>,
     must_be_told: bool,
+    /// Nothing came on this connection yet, and it asked for nothing that was before.
+    fresh: bool,
 }
 
 /// Judges one stream. `history` is everything that committed, in order.
@@ -113,6 +135,7 @@ pub fn judge(reader: &Reader, history: &[Committed], facts: &Facts, ids: &mut Id
         anew: None,
         cursor: None,
         must_be_told: false,
+        fresh: false,
     };
     for (step, seen) in reader.log.iter().enumerate() {
         case.look(step, seen, ids, verdict);
@@ -161,7 +184,7 @@ impl<'a> Case<'a> {
             }
             Seen::Position(place) => self.cursor = Some(*place),
             Seen::Connected { asked, at, resumed, time } => {
-                (self.opened, self.anew) = (*time, None);
+                (self.opened, self.anew, self.fresh) = (*time, None, asked.is_none());
                 match asked {
                     None => {
                         self.next = Some(self.expected.partition_point(|committed| committed.lsn < at.0));
@@ -190,7 +213,13 @@ impl<'a> Case<'a> {
                 None => verdict.blame(|v| &mut v.unfounded, unfounded),
             }
         } else {
-            if !self.facts.founded(spec, reason, self.cursor, place, time) {
+            // What had gone when it came, and what went while it was there, are told apart.
+            let fits = match reason {
+                "history_expired" => self.must_be_told || self.fresh,
+                "slow_consumer" => !self.must_be_told,
+                _ => true,
+            };
+            if !fits || !self.facts.founded(spec, reason, self.cursor, place, time) {
                 let from = self.cursor;
                 verdict.blame(|v| &mut v.unfounded, || format!("{}, from {from:?}", unfounded()));
             }
@@ -198,14 +227,14 @@ impl<'a> Case<'a> {
             self.anew = Some(place.0);
             self.next = Some(self.after(place, step));
         }
-        self.cursor = Some(place);
+        (self.cursor, self.fresh) = (Some(place), false);
     }
 
     fn event(&mut self, step: usize, seen: &Seen, ids: &mut Ids, verdict: &mut Verdict) {
         let Seen::Event { id, place, organization, key, data, .. } = seen else { return };
         let spec = self.spec();
         verdict.delivered += 1;
-        self.cursor = Some(*place);
+        (self.cursor, self.fresh) = (Some(*place), false);
         if std::mem::take(&mut self.must_be_told) {
             verdict.blame(
                 |v| &mut v.untold,

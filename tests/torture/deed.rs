@@ -4,6 +4,7 @@
 //! event recognizable wherever it turns up.
 
 use serde_json::{Value, json};
+use walcast::source::Kind;
 
 /// Organizations of the run.
 pub const ORGANIZATIONS: [&str; 4] = ["north", "east", "south", "west"];
@@ -134,21 +135,23 @@ impl Author<'_> {
             0 => self.property(&mut deed, organization, &marker),
             1 => self.activity(&mut deed, organization, &marker),
             2 => self.device(&mut deed, organization, &marker),
-            3 => telemetry(&mut deed, organization, &marker),
+            3 => deed = telemetry(organization, &marker),
             4 | 5 => self.lot(&mut deed, organization, &marker),
             6 => self.alert(&mut deed, organization, &marker),
             7 => self.violation(&mut deed, organization, &marker),
             8 | 9 => self.issue(&mut deed, organization, &marker),
             10 => self.people(&mut deed, organization, &marker),
             11 => self.organization(&mut deed, organization, &marker),
-            _ => emit(&mut deed, organization, &marker),
+            _ => deed = emit(organization, &marker),
         }
         deed
     }
 
     /// What takes a table as a whole, and so has a transaction of its own: it would wait for writers that wait for it.
-    pub fn of_a_table(&mut self) -> Deed {
-        match self.rng.u8(..3) {
+    pub fn of_a_table(&mut self, source: Kind) -> Deed {
+        // Of the outbox old rows are whole, whatever is logged.
+        let kinds = if source == Kind::Wal { 3 } else { 2 };
+        match self.rng.u8(..kinds) {
             0 => Deed {
                 sql: "truncate device_telemetry;".to_owned(),
                 events: vec![Expected::sync("truncated", "telemetry")],
@@ -597,13 +600,13 @@ impl Author<'_> {
     }
 }
 
-fn telemetry(deed: &mut Deed, organization: &'static str, marker: &str) {
+pub fn telemetry(organization: &'static str, marker: &str) -> Deed {
     let device = format!("fixed-{organization}");
-    deed.sql = format!(
+    let sql = format!(
         "insert into device_telemetry (organization_id, device_id, event_type, temperature, battery)
          values ('{organization}', '{device}', '{marker}', 21.5, 99);"
     );
-    deed.events.push(Expected {
+    let event = Expected {
         organization,
         channel: "telemetry",
         event_type: "new_telemetry",
@@ -611,21 +614,30 @@ fn telemetry(deed: &mut Deed, organization: &'static str, marker: &str) {
         tags: vec![("deviceId", vec![device.clone()])],
         only: None,
         data: json!({ "deviceId": device, "deviceName": "Fixed", "temperature": 21.5, "battery": 99 }),
-    });
+    };
+    Deed { sql, events: vec![event] }
 }
 
-fn emit(deed: &mut Deed, organization: &'static str, marker: &str) {
-    let data = json!({ "marker": marker });
-    deed.sql = format!("select walcast.emit('{organization}', 'torture', '{data}');");
-    deed.events.push(Expected {
+pub fn emit(organization: &'static str, marker: &str) -> Deed {
+    emit_long(organization, marker, 0)
+}
+
+/// An event of so many bytes.
+pub fn emit_long(organization: &'static str, marker: &str, bytes: usize) -> Deed {
+    let sql = format!(
+        "select walcast.emit('{organization}', 'torture',
+           jsonb_build_object('marker', '{marker}', 'pad', repeat('x', {bytes})));"
+    );
+    let event = Expected {
         organization,
         channel: "custom",
         event_type: "torture",
         key: format!("torture {marker}"),
         tags: Vec::new(),
         only: None,
-        data,
-    });
+        data: json!({ "marker": marker }),
+    };
+    Deed { sql, events: vec![event] }
 }
 
 /// The lot of an organization that only this writer changes.

@@ -1,71 +1,84 @@
 //! Faults on purpose, one after the other, each mended before the next.
 
+mod log;
+mod outbox;
+
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use walcast::cli::cluster::{Cluster, StopMode};
-use walcast::config::Config;
 use walcast::postgres::dsn::Dsn;
+use walcast::source::Kind;
 
-use super::JWT_SECRET;
 use super::deed::ORGANIZATIONS;
-use super::order::{self, Order};
+use super::order::{Lost, Order};
 use super::proxy::Proxy;
+use super::worker::{self, Program, ROLE};
 use super::writer::{self, Ledger};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     KillWorker,
     StopWorker,
-    TerminateWalsender,
+    SessionTerminated,
     RestartFast,
     RestartImmediate,
     CutNetwork,
     BlackHole,
-    SlotBusy,
+    SecondWorker,
+    RightsRevoked,
+    Promotion,
+    Flood,
     SlotDropped,
     SlotInvalidated,
     PublicationRemade,
-    Promotion,
-    Flood,
+    OutboxEmptied,
+    OutboxFull,
+    TriggersOff,
 }
 
-pub const ALL: [Fault; 13] = [
+const OF_BOTH: [Fault; 11] = [
     Fault::KillWorker,
     Fault::StopWorker,
-    Fault::TerminateWalsender,
+    Fault::SessionTerminated,
     Fault::RestartFast,
     Fault::RestartImmediate,
     Fault::CutNetwork,
     Fault::BlackHole,
-    Fault::SlotBusy,
-    Fault::SlotDropped,
-    Fault::SlotInvalidated,
-    Fault::PublicationRemade,
+    Fault::SecondWorker,
+    Fault::RightsRevoked,
     Fault::Promotion,
     Fault::Flood,
 ];
 
+/// What can be done to a worker of this source.
+pub fn all(source: Kind) -> Vec<Fault> {
+    let own: &[Fault] = match source {
+        Kind::Wal => &[Fault::SlotDropped, Fault::SlotInvalidated, Fault::PublicationRemade],
+        Kind::Outbox => &[Fault::OutboxEmptied, Fault::OutboxFull, Fault::TriggersOff],
+    };
+    [&OF_BOTH, own].concat()
+}
+
 /// How long the worker may take to begin a new history, once it can.
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
 
-/// What the run's slots may keep, in MiB, while one is to be lost.
-const KEEP_MIB: u32 = 64;
+/// How long a flood may take through a busy machine.
+const FLOODED_WITHIN: Duration = Duration::from_secs(40);
 
 /// What faults are done to.
 pub struct Victims {
     pub cluster: Cluster,
     pub dsn: Dsn,
-    /// Of the database, past the proxy.
+    pub program: Program,
+    /// Of the database, past the proxy: its superuser's, and the worker's role's.
     pub url: String,
+    pub direct: String,
     pub proxy: Proxy,
     /// Of the database, through the proxy.
     pub proxied: String,
@@ -73,11 +86,12 @@ pub struct Victims {
     pub worker: Child,
     pub ledger: Arc<Ledger>,
     pub order: Order,
-    /// Readers that stand still at a flood see this grow.
-    pub pressure: watch::Sender<u64>,
+    /// While it is true, readers that stand still are to be left behind.
+    pub pressure: watch::Sender<bool>,
     /// Where histories were broken and began anew, and where an organization's window was flooded.
     pub resets: Vec<RangeInclusive<u64>>,
     pub floods: Vec<(&'static str, RangeInclusive<u64>)>,
+    pub lost: Vec<Lost>,
 }
 
 impl Victims {
@@ -87,7 +101,7 @@ impl Victims {
             Fault::KillWorker => {
                 self.worker.kill().await.expect("it runs");
                 sleep(pause).await;
-                self.worker = spawn(&self.proxied, self.address);
+                self.worker = self.program.spawn(&self.proxied, self.address);
             }
             Fault::StopWorker => {
                 let id = self.worker.id().expect("it runs").to_string();
@@ -95,11 +109,11 @@ impl Victims {
                 let status = self.worker.wait().await.expect("a status");
                 assert!(status.success(), "a worker that is told to stop exits 0: {status}");
                 sleep(pause).await;
-                self.worker = spawn(&self.proxied, self.address);
+                self.worker = self.program.spawn(&self.proxied, self.address);
             }
-            Fault::TerminateWalsender => {
-                let sql = "select pg_terminate_backend(active_pid) from pg_replication_slots where active";
-                let _ = writer::connect(&self.dsn).await.batch_execute(sql).await;
+            Fault::SessionTerminated => {
+                let sql = format!("select pg_terminate_backend(pid) from ({}) reader", self.reader_sql());
+                let _ = writer::connect(&self.dsn).await.batch_execute(&sql).await;
             }
             Fault::RestartFast => self.cluster.restart(StopMode::Fast).await.expect("a restart"),
             Fault::RestartImmediate => self.cluster.restart(StopMode::Immediate).await.expect("a restart"),
@@ -111,68 +125,78 @@ impl Victims {
             Fault::BlackHole => {
                 self.proxy.black_hole();
                 sleep(2 * pause).await;
-                // Half of the holes are noticed by silence alone.
-                if rng.bool() {
+                // Some holes are noticed by silence alone; over the outbox that takes a minute.
+                let noticed = if self.program.source == Kind::Wal { rng.bool() } else { rng.u8(..6) > 0 };
+                if noticed {
                     self.proxy.cut();
                     sleep(Duration::from_millis(100)).await;
                 }
                 self.proxy.restore();
             }
-            Fault::SlotBusy => {
-                self.proxy.cut();
-                let other = free_address().await;
-                let mut thief = spawn(&self.url, other);
-                let held = "select 1 from pg_replication_slots where slot_name like 'walcast%' and active";
-                let patience = Instant::now() + Duration::from_secs(5);
-                let session = writer::connect(&self.dsn).await;
-                sleep(Duration::from_millis(300)).await;
-                while session.query_opt(held, &[]).await.is_ok_and(|row| row.is_none())
-                    && Instant::now() < patience
-                {
-                    sleep(Duration::from_millis(50)).await;
-                }
-                self.proxy.restore();
+            Fault::SecondWorker => self.second_worker(pause).await,
+            Fault::RightsRevoked => {
+                let (revoke, grant) = self.rights();
+                self.sql(&revoke).await;
                 sleep(pause).await;
-                thief.kill().await.expect("it runs");
-            }
-            Fault::SlotDropped => {
-                let start = self.head().await;
-                self.proxy.cut();
-                self.drop_slot().await;
-                sleep(pause).await;
-                self.proxy.restore();
-                self.healed(start).await;
-            }
-            Fault::SlotInvalidated => {
-                let start = self.head().await;
-                self.proxy.cut();
-                self.invalidate().await;
-                sleep(pause).await;
-                self.proxy.restore();
-                self.healed(start).await;
-            }
-            Fault::PublicationRemade => {
-                let start = self.head().await;
-                self.sql("drop publication walcast").await;
-                sleep(pause).await;
-                walcast::cli::setup::apply(&Config::reference(), &self.dsn).await.expect("setup");
-                self.healed(start).await;
+                self.sql(&grant).await;
             }
             Fault::Promotion => {
                 let start = self.head().await;
                 self.promote().await;
                 self.healed(start).await;
             }
-            Fault::Flood => {
-                let organization = rng.choice(ORGANIZATIONS).unwrap_or("north");
-                let start = self.head().await;
-                self.pressure.send_modify(|floods| *floods += 1);
-                // Readers look every half second.
-                sleep(Duration::from_millis(600)).await;
-                writer::flood(self.dsn.clone(), self.ledger.clone(), organization).await;
-                self.floods.push((organization, start..=self.head().await));
-            }
+            Fault::Flood => self.flood(rng).await,
+            Fault::SlotDropped => self.slot_dropped(pause).await,
+            Fault::SlotInvalidated => self.slot_invalidated(pause).await,
+            Fault::PublicationRemade => self.publication_remade(pause).await,
+            Fault::OutboxEmptied => self.outbox_emptied(rng).await,
+            Fault::OutboxFull => self.outbox_full(rng).await,
+            Fault::TriggersOff => self.triggers_off(rng).await,
         }
+    }
+
+    /// A worker that takes what the first one reads, while that is away, and is killed with it.
+    async fn second_worker(&mut self, pause: Duration) {
+        self.proxy.cut();
+        let other = worker::free_address().await;
+        let mut thief = self.program.spawn(&self.direct, other);
+        let patience = Instant::now() + Duration::from_secs(5);
+        sleep(Duration::from_millis(300)).await;
+        while self.readers().await == 0 && Instant::now() < patience {
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.proxy.restore();
+        sleep(pause).await;
+        thief.kill().await.expect("it runs");
+    }
+
+    fn rights(&self) -> (String, String) {
+        match self.program.source {
+            Kind::Wal => (
+                format!(
+                    "alter role {ROLE} noreplication;
+                     select pg_terminate_backend(active_pid) from pg_replication_slots where active"
+                ),
+                format!("alter role {ROLE} replication"),
+            ),
+            Kind::Outbox => (
+                format!("revoke execute on function walcast.number_outbox() from {ROLE}"),
+                format!("grant execute on function walcast.number_outbox() to {ROLE}"),
+            ),
+        }
+    }
+
+    /// More than the window holds, while some readers stand still until all of it has passed.
+    async fn flood(&mut self, rng: &mut fastrand::Rng) {
+        let organization = rng.choice(ORGANIZATIONS).unwrap_or("north");
+        let start = self.head().await;
+        self.pressure.send_replace(true);
+        // Readers look every half second.
+        sleep(Duration::from_millis(600)).await;
+        let last = writer::flood(self.dsn.clone(), self.ledger.clone(), organization).await;
+        worker::shows(self.address, organization, &last, FLOODED_WITHIN).await;
+        self.pressure.send_replace(false);
+        self.floods.push((organization, start..=self.head().await));
     }
 
     async fn sql(&self, sql: &str) {
@@ -188,53 +212,31 @@ impl Victims {
         session.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
     }
 
-    /// The log's end.
+    /// The end of the history.
     async fn head(&self) -> u64 {
-        let lsn = self.text("select (pg_current_wal_insert_lsn() - '0/0')::bigint::text").await;
-        lsn.parse().expect("a position")
+        let sql = match self.program.source {
+            Kind::Wal => "select (pg_current_wal_insert_lsn() - '0/0')::bigint::text",
+            Kind::Outbox => "select head::text from walcast.outbox_state",
+        };
+        self.text(sql).await.parse().expect("a position")
     }
 
-    async fn drop_slot(&self) {
-        let sql = "select pg_terminate_backend(active_pid) from pg_replication_slots
-                    where slot_name like 'walcast%' and active;
-                   select pg_drop_replication_slot(slot_name) from pg_replication_slots
-                    where slot_name like 'walcast%'";
-        let session = writer::connect(&self.dsn).await;
-        // A walsender takes a moment to end.
-        while session.batch_execute(sql).await.is_err() {
-            sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    /// Writes more than the worker's slot may keep, while the judge's own goes along.
-    async fn invalidate(&mut self) {
-        let terminate = "select pg_terminate_backend(active_pid) from pg_replication_slots where active";
-        let status = "select coalesce(max(wal_status), 'none') from pg_replication_slots where slot_name like 'walcast%'";
-        let mine = "select (coalesce(pg_current_wal_insert_lsn() - restart_lsn, 0) / 1048576)::int::text
-                      from pg_replication_slots where slot_name = 'torture'";
-        let flood = format!(
-            "select pg_logical_emit_message(false, 'x', repeat('x', 1048576)) from generate_series(1, {})",
-            2 * KEEP_MIB
-        );
-        self.sql(terminate).await;
-        self.sql(&flood).await;
-        loop {
-            // It logs who writes; read beyond that, the judge's slot keeps nothing from before.
-            self.sql("checkpoint").await;
-            self.order.read(&self.dsn).await;
-            if self.text(mine).await.parse::<u32>().expect("a number") < KEEP_MIB / 2 {
-                break;
+    /// A query of the process that serves a worker which reads.
+    const fn reader_sql(&self) -> &'static str {
+        match self.program.source {
+            Kind::Wal => {
+                "select active_pid as pid from pg_replication_slots where slot_name like 'walcast%' and active"
+            }
+            Kind::Outbox => {
+                "select pid from pg_locks
+                  where locktype = 'advisory' and classid = 2002874371 and objid = 1 and granted"
             }
         }
-        self.sql(&format!("alter system set max_slot_wal_keep_size = '{KEEP_MIB}MB'")).await;
-        self.sql("select pg_reload_conf()").await;
-        while self.text("show max_slot_wal_keep_size").await == "-1" {
-            sleep(Duration::from_millis(20)).await;
-        }
-        self.sql("checkpoint").await;
-        assert_eq!(self.text(status).await, "lost", "the worker's slot");
-        self.sql("alter system reset max_slot_wal_keep_size").await;
-        self.sql("select pg_reload_conf()").await;
+    }
+
+    async fn readers(&self) -> usize {
+        let session = writer::connect(&self.dsn).await;
+        session.query(self.reader_sql(), &[]).await.map_or(0, |rows| rows.len())
     }
 
     /// As a standby that had everything and is promoted: a new timeline, the same system, no slots.
@@ -250,70 +252,20 @@ impl Victims {
         std::fs::write(self.cluster.data_dir().join("standby.signal"), "").expect("a folder of ours");
         self.cluster.resume().await.expect("a standby");
         self.sql("select pg_promote()").await;
-        self.sql(order::SLOT).await;
+        self.order.go_on(&self.dsn).await;
     }
 
     /// Waits until the worker has begun a new history after what broke the old one at `start`.
     async fn healed(&mut self, start: u64) {
-        let streams =
-            "select count(*)::text from pg_replication_slots where slot_name like 'walcast%' and active";
         let deadline = Instant::now() + HEALED_WITHIN;
-        // Streams for two looks in a row: what was about to fail has failed.
+        // Reads for two looks in a row: what was about to fail has failed.
         let mut good = 0;
         while good < 2 {
             assert!(Instant::now() < deadline, "the worker did not begin a new history");
             sleep(Duration::from_millis(700)).await;
-            let up = self.text(streams).await == "1" && self.is_ready().await;
+            let up = self.readers().await == 1 && worker::is_ready(self.address).await;
             good = if up { good + 1 } else { 0 };
         }
         self.resets.push(start..=self.head().await);
     }
-
-    async fn is_ready(&self) -> bool {
-        let asked = async {
-            let mut socket = TcpStream::connect(self.address).await?;
-            socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: torture\r\nConnection: close\r\n\r\n").await?;
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer).await?;
-            std::io::Result::Ok(answer)
-        };
-        asked.await.is_ok_and(|answer| answer.ends_with("ready") || answer.ends_with("degraded"))
-    }
-}
-
-/// The worker, as its users run it: short windows, so that what falls out of them is part of the run.
-pub fn spawn(url: &str, address: SocketAddr) -> Child {
-    let kept = ["PATH", "HOME", "USER", "TMPDIR"];
-    let log = std::env::var_os("WALCAST_TORTURE_LOG").map(|path| {
-        std::fs::OpenOptions::new().create(true).append(true).open(path).expect("the log can be written")
-    });
-    Command::new(env!("CARGO_BIN_EXE_walcast"))
-        .args(["run", "--reference"])
-        .env_clear()
-        .envs(std::env::vars().filter(|(name, _)| kept.contains(&name.as_str())))
-        .env("DATABASE_URL", url)
-        .env("WALCAST_ACCESS_JWT_SECRET", JWT_SECRET)
-        .env("WALCAST_HTTP_LISTEN", address.to_string())
-        .env("WALCAST_HTTP_DRAIN", "300ms")
-        .env("WALCAST_HTTP_KEEPALIVE", "2s")
-        .env("WALCAST_HTTP_WRITE_TIMEOUT", "3s")
-        .env("WALCAST_REPLAY_MAX_AGE", "15s")
-        .env("WALCAST_REPLAY_MAX_MEMORY", "8MiB")
-        .env("WALCAST_CANARY_INTERVAL", "500ms")
-        .env("WALCAST_CANARY_STALE_AFTER", "2s")
-        .env("WALCAST_LIMITS_STREAMS_PER_USER", "0")
-        .env("WALCAST_LIMITS_STREAMS_PER_ADDRESS", "0")
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log.map_or_else(Stdio::null, Stdio::from))
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the worker's binary")
-}
-
-/// An address that nobody listens on.
-pub async fn free_address() -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    listener.local_addr().expect("its address")
 }

@@ -97,6 +97,7 @@ pub enum Seen {
 
 /// Before each piece that a slow stream takes.
 const SLOW: Duration = Duration::from_millis(300);
+const PIECE: usize = 16 << 10;
 
 /// So many half seconds without anything end a stream that has all.
 const QUIET: u32 = 3;
@@ -112,15 +113,15 @@ pub struct Reader {
     pub opened: u64,
     pub resumes: u64,
     pub stalls: u64,
-    /// Grows when what stands still is to be left behind.
-    pressure: watch::Receiver<u64>,
+    /// True while what stands still is to be left behind.
+    pressure: watch::Receiver<bool>,
     last: Option<String>,
     reached: Option<Place>,
     done: bool,
 }
 
 impl Reader {
-    pub fn new(spec: Spec, address: SocketAddr, rng: fastrand::Rng, pressure: watch::Receiver<u64>) -> Self {
+    pub fn new(spec: Spec, address: SocketAddr, rng: fastrand::Rng, pressure: watch::Receiver<bool>) -> Self {
         Self {
             spec,
             address,
@@ -154,7 +155,8 @@ impl Reader {
     /// One connection, to whatever end it comes.
     async fn stream(&mut self, finish: &mut Finish) -> std::io::Result<()> {
         let socket = TcpSocket::new_v4()?;
-        if self.rng.bool() {
+        let small = self.rng.bool();
+        if small {
             // Stalls soon, as a slow network does.
             socket.set_recv_buffer_size(8 << 10)?;
         }
@@ -173,10 +175,10 @@ impl Reader {
             self.log.push(Seen::Refused { head, asked: asked_at, time: now() });
             return Ok(());
         }
-        let leaves = Instant::now() + Duration::from_millis(self.rng.u64(200..9000));
+        let mut leaves = Instant::now() + Duration::from_millis(self.rng.u64(200..9000));
         let mut asked = Some(asked.as_deref().and_then(place));
         let mut quiet = 0;
-        let mut slow_until = Instant::now();
+        let mut slow = false;
         loop {
             let finishing = finish.borrow().is_some();
             if !finishing && Instant::now() > leaves {
@@ -187,12 +189,13 @@ impl Reader {
                 self.done = true;
                 return Ok(());
             }
-            if !finishing && self.pressure.has_changed().unwrap_or(false) {
-                self.pressure.mark_unchanged();
-                if self.rng.bool() {
-                    self.stalls += 1;
-                    slow_until = Instant::now() + Duration::from_millis(self.rng.u64(5000..12_000));
-                }
+            if self.pressure.has_changed().unwrap_or(false) {
+                slow = *self.pressure.borrow_and_update() && !finishing && (small || self.rng.bool());
+                self.stalls += u64::from(slow);
+            }
+            // Who was left behind is told when it goes on.
+            if slow {
+                leaves = leaves.max(Instant::now() + Duration::from_secs(5));
             }
             if !finishing && self.rng.u16(..600) == 0 {
                 self.stalls += 1;
@@ -202,7 +205,7 @@ impl Reader {
                 let _ = timeout(stall, finish.wait_for(Option::is_some)).await;
             }
             // It takes a little now and then, so that its socket is not given up.
-            let pause = if Instant::now() < slow_until { SLOW } else { Duration::ZERO };
+            let pause = if slow { SLOW } else { Duration::ZERO };
             let next = block(&mut socket, &mut buffer, b"\n\n", pause);
             match timeout(Duration::from_millis(500), next).await {
                 Ok(frame) => {
@@ -294,6 +297,8 @@ async fn block(
         if !pause.is_zero() {
             sleep(pause).await;
         }
+        // A slow stream takes enough of it for the sender to see it.
+        buffer.reserve(PIECE);
         if socket.read_buf(buffer).await? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }

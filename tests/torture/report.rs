@@ -4,17 +4,24 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use walcast::source::Kind;
+
 use super::check::Verdict;
 use super::fault::Fault;
 
 pub struct Report {
+    pub source: Kind,
     pub seed: u64,
+    /// Its window is bounded by memory.
+    pub tight: bool,
     pub length: Duration,
     pub transactions: u64,
     pub events: u64,
     pub rolled_back: u64,
     pub savepoints: u64,
     pub in_doubt: u64,
+    /// Transactions that stood still for a while before they committed.
+    pub long: u64,
     pub standings: u64,
     pub readers: u64,
     pub opened: u64,
@@ -31,11 +38,12 @@ impl fmt::Display for Report {
         for line in evidence {
             writeln!(f, "  {line}")?;
         }
-        writeln!(f, "seed {}, {} s", self.seed, self.length.as_secs())?;
+        let window = if self.tight { ", a window of 2 MiB" } else { "" };
+        writeln!(f, "source {}, seed {}, {} s{window}", self.source, self.seed, self.length.as_secs())?;
         writeln!(
             f,
-            "transactions {} committed ({} events), {} rolled back, {} savepoints undone, {} in doubt when a connection broke",
-            self.transactions, self.events, self.rolled_back, self.savepoints, self.in_doubt
+            "transactions {} committed ({} events), {} rolled back, {} savepoints undone, {} in doubt when a connection broke, {} long",
+            self.transactions, self.events, self.rolled_back, self.savepoints, self.in_doubt, self.long
         )?;
         writeln!(
             f,

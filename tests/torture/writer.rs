@@ -16,10 +16,16 @@ use walcast::postgres::dsn::Dsn;
 use serde_json::json;
 use tokio::sync::RwLock;
 
-use super::deed::{Author, Expected, ORGANIZATIONS, Rows};
+use walcast::source::Kind;
+
+use super::deed::{self, Author, Deed, Expected, ORGANIZATIONS, Rows};
+use super::reader::{Micros, now};
 
 /// One in so many transactions takes a table as a whole.
 const WHOLE_TABLES: u32 = 250;
+
+/// One in so many stands still for a while with what it has written: it commits long after others that began later.
+const LONG: u32 = 60;
 
 /// Who has a role in an organization from a transaction on; none: is no member any more.
 #[derive(Clone, Debug)]
@@ -34,10 +40,24 @@ pub struct Standing {
 pub struct Done {
     pub events: Vec<Expected>,
     pub standing: Option<Standing>,
+    /// From before it was sent, to when its commit was known of.
+    pub during: Option<(Micros, Micros)>,
+}
+
+impl Done {
+    pub fn of(events: Vec<Expected>) -> Self {
+        Self { events, ..Self::default() }
+    }
+
+    /// Whether it makes anything that a worker has to tell, or to know.
+    pub const fn says_something(&self) -> bool {
+        !self.events.is_empty() || self.standing.is_some()
+    }
 }
 
 /// What all writers share.
 pub struct Ledger {
+    pub source: Kind,
     next: AtomicU64,
     pub stop: AtomicBool,
     /// Held to write: nobody else does.
@@ -47,11 +67,13 @@ pub struct Ledger {
     pub rolled_back: AtomicU64,
     pub savepoints: AtomicU64,
     pub in_doubt: AtomicU64,
+    pub long: AtomicU64,
 }
 
 impl Ledger {
-    pub fn new() -> Arc<Self> {
+    pub fn new(source: Kind) -> Arc<Self> {
         Arc::new(Self {
+            source,
             next: AtomicU64::new(1),
             stop: AtomicBool::new(false),
             gate: RwLock::new(()),
@@ -59,6 +81,7 @@ impl Ledger {
             rolled_back: AtomicU64::new(0),
             savepoints: AtomicU64::new(0),
             in_doubt: AtomicU64::new(0),
+            long: AtomicU64::new(0),
         })
     }
 
@@ -81,11 +104,18 @@ impl Hand {
 
     /// One transaction; whether it committed.
     pub async fn write(&mut self, number: u64, sql: &str, done: Done, rolled_back: bool) -> bool {
+        let ledger = self.ledger.clone();
+        let _gate = ledger.gate.read().await;
+        self.put(number, sql, done, rolled_back).await
+    }
+
+    /// As [`Hand::write`], for who holds the gate.
+    pub async fn put(&mut self, number: u64, sql: &str, mut done: Done, rolled_back: bool) -> bool {
         let end = if rolled_back { "rollback" } else { "commit" };
         let sql = format!(
             "begin; {sql} insert into torture.ledger values ({number}, pg_current_xact_id()::text); {end};"
         );
-        let _gate = self.ledger.gate.read().await;
+        let began = now();
         let client = match self.session.take() {
             Some(client) => client,
             None => connect(&self.dsn).await,
@@ -102,6 +132,7 @@ impl Hand {
                 outcome(&self.dsn, number).await
             }
         };
+        done.during = Some((began, now()));
         if committed {
             self.ledger.committed.lock().expect("no writer panicked").insert(number, done);
         } else {
@@ -124,7 +155,7 @@ pub async fn run(dsn: Dsn, ledger: Arc<Ledger>, writer: usize, mut rng: fastrand
         let number = ledger.number();
         let (sql, events, after) = compose(&ledger, &rows, writer, number, &mut rng);
         let rolled_back = rng.u8(..10) == 0;
-        if hand.write(number, &sql, Done { events, standing: None }, rolled_back).await {
+        if hand.write(number, &sql, Done::of(events), rolled_back).await {
             rows = after;
         }
         tokio::time::sleep(Duration::from_millis(rng.u64(10..90))).await;
@@ -147,6 +178,7 @@ pub async fn warden(dsn: Dsn, ledger: Arc<Ledger>, mut rng: fastrand::Rng) {
                 .into_iter()
                 .collect(),
             standing: Some(Standing { organization, user, role }),
+            during: None,
         };
         if rng.u8(..3) == 0 {
             hand.insist(
@@ -178,30 +210,26 @@ fn membership(event_type: &'static str, organization: &'static str, user: &str) 
     }
 }
 
-/// More than the window holds, of one organization, at once.
-pub async fn flood(dsn: Dsn, ledger: Arc<Ledger>, organization: &'static str) {
+/// More than the window holds, of one organization, at once. The last event's marker.
+pub async fn flood(dsn: Dsn, ledger: Arc<Ledger>, organization: &'static str) -> String {
     /// Near `journal.max_event`, and together twice `replay.max_memory`.
     const EVENT_BYTES: usize = 800_000;
     const EVENTS: usize = 20;
     let mut hand = Hand::new(dsn, ledger.clone());
+    let mut last = String::new();
     for _ in 0..EVENTS {
         let number = ledger.number();
-        let marker = format!("t{number}-flood");
-        let sql = format!(
-            "select walcast.emit('{organization}', 'torture',
-               jsonb_build_object('marker', '{marker}', 'pad', repeat('x', {EVENT_BYTES})));"
-        );
-        let event = Expected {
-            organization,
-            channel: "custom",
-            event_type: "torture",
-            key: format!("torture {marker}"),
-            tags: Vec::new(),
-            only: None,
-            data: json!({ "marker": marker }),
-        };
-        hand.write(number, &sql, Done { events: vec![event], standing: None }, false).await;
+        last = format!("t{number}-flood");
+        let deed = deed::emit_long(organization, &last, EVENT_BYTES);
+        hand.write(number, &deed.sql, Done::of(deed.events), false).await;
     }
+    last
+}
+
+/// A deed by who holds the gate.
+pub async fn aside(dsn: Dsn, ledger: Arc<Ledger>, deed: Deed) {
+    let mut hand = Hand::new(dsn, ledger.clone());
+    hand.put(ledger.number(), &deed.sql, Done::of(deed.events), false).await;
 }
 
 /// Several deeds; some of them inside savepoints that are rolled back, which leave nothing.
@@ -214,8 +242,8 @@ fn compose(
 ) -> (String, Vec<Expected>, Rows) {
     let (mut sql, mut events, mut rows) = (String::new(), Vec::new(), before.clone());
     if rng.u32(..WHOLE_TABLES) == 0 {
-        let deed =
-            Author { rng, rows: &mut rows, writer, number, count: 0, touched: Vec::new() }.of_a_table();
+        let deed = Author { rng, rows: &mut rows, writer, number, count: 0, touched: Vec::new() }
+            .of_a_table(ledger.source);
         return (deed.sql, deed.events, rows);
     }
     let deeds = rng.u32(1..7);
@@ -234,6 +262,10 @@ fn compose(
             events.extend(deed.events);
             rows = kept;
         }
+    }
+    if rng.u32(..LONG) == 0 {
+        ledger.long.fetch_add(1, Ordering::Relaxed);
+        sql += &format!("select pg_sleep({});", f64::from(rng.u32(5..30)) / 10.0);
     }
     (sql, events, rows)
 }

@@ -24,11 +24,12 @@ const MAY_CALL: &str = "select pg_catalog.has_function_privilege($1, $2, 'execut
 /// What the worker reads and calls where it reads the outbox.
 const OUTBOX_TABLES: [&str; 4] =
     ["walcast.outbox", "walcast.outbox_relations", "walcast.outbox_transactions", "walcast.outbox_state"];
-const OUTBOX_FUNCTIONS: [&str; 4] = [
+const OUTBOX_FUNCTIONS: [&str; 5] = [
     "walcast.open_outbox(bigint)",
     "walcast.number_outbox()",
     "walcast.prune_outbox(bigint, integer)",
     "walcast.write_canary(text)",
+    "walcast.outbox_gap_count()",
 ];
 
 /// Grants that are missing.

@@ -113,6 +113,28 @@ fn a_column_that_is_gone_reads_as_null_and_is_named() {
 }
 
 #[test]
+fn a_column_that_was_away_or_has_another_type_has_to_be_read_again() {
+    let mirror = bays(1 << 20);
+    mirror.apply(1, &insert(&["1", "north", "x"])).unwrap();
+    let gone = RowChange {
+        relation: relation(&["id", "site"]),
+        ..change(Operation::Insert, None, Some(&["2", "south"]))
+    };
+    mirror.apply(2, &gone).unwrap();
+    let back = insert(&["3", "south", "z"]);
+    let error = mirror.apply(3, &back).unwrap_err();
+    assert!(matches!(&error, MirrorError::Redefined { column, .. } if column == "note"), "{error}");
+    assert_eq!((mirror.len(BAYS), mirror.missing().len()), (2, 1));
+
+    let mirror = bays(1 << 20);
+    mirror.apply(1, &insert(&["1", "north", "x"])).unwrap();
+    let mut retyped = (*relation(&["id", "site", "note"])).clone();
+    retyped.columns[2].type_oid = 1700;
+    let retyped = RowChange { relation: Arc::new(retyped), ..insert(&["2", "north", "1.0"]) };
+    assert!(matches!(mirror.apply(2, &retyped), Err(MirrorError::Redefined { .. })));
+}
+
+#[test]
 fn a_change_whose_row_can_not_be_told_is_an_error_and_changes_nothing() {
     let mirror = bays(1 << 20);
     mirror.apply(1, &insert(&["1", "north", "x"])).unwrap();

@@ -40,7 +40,10 @@ fn name(rest: &mut Peekable<Chars<'_>>) -> Result<String, DsnError> {
 }
 
 fn value(rest: &mut Peekable<Chars<'_>>) -> Result<String, DsnError> {
-    while rest.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+    let mut apart = false;
+    while rest.next_if(|c| c.is_ascii_whitespace()).is_some() {
+        apart = true;
+    }
     let quoted = rest.next_if_eq(&'\'').is_some();
     let mut value = String::new();
     loop {
@@ -50,9 +53,19 @@ fn value(rest: &mut Peekable<Chars<'_>>) -> Result<String, DsnError> {
             None if quoted => {
                 return Err(DsnError::KeywordSyntax { problem: "a quoted value has no closing \"'\"" });
             }
-            None => return Ok(value),
-            Some(c) if !quoted && c.is_ascii_whitespace() => return Ok(value),
-            Some(c) => value.push(c),
+            Some(c) if quoted || !c.is_ascii_whitespace() => value.push(c),
+            Some(_) | None if apart && !quoted && is_pair(&value) => {
+                return Err(DsnError::KeywordSyntax {
+                    problem: "a name has nothing behind its \"=\" (an empty value is '')",
+                });
+            }
+            Some(_) | None => return Ok(value),
         }
     }
+}
+
+/// The next pair, in the place of a value that was left out: libpq takes it for that value, and so a password for a name
+/// of something that is shown.
+fn is_pair(value: &str) -> bool {
+    value.split_once('=').is_some_and(|(name, _)| Parameter::named(name).is_some())
 }

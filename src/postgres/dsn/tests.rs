@@ -168,6 +168,11 @@ fn no_part_of_a_password_is_ever_printed() {
         "postgres://ada:hunter#2secret%@h/d",
         "postgres://ada:[hunter2secret@h/d%",
         "postgres://ada@h:hunter2secret",
+        // Pairs, of which one before the password is left without a value: the password is none of it.
+        "host=h connect_timeout= password=hunter2secret",
+        "user=ada host= password=hunter2secret",
+        "host=h user=ada dbname=\n password = hunter2secret",
+        "host=h sslmode= password=hunter2secret dbname=d",
     ] {
         let shown = match Dsn::parse(text) {
             Ok(parsed) => format!("{parsed} {parsed:?}"),

@@ -7,22 +7,22 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt, pin_mut};
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
+use super::assembly::{Assembly, Change};
 use super::relation::{Definition, Omitted};
 use super::triggers;
 use crate::postgres::client::{self, Client};
 use crate::postgres::dsn::Dsn;
 use crate::postgres::pgoutput::{
-    Begin, Commit, EmittedMessage, LogicalMessage, LongMessages, OldTuple, Relation, RelationId, Tuple,
+    Begin, Commit, EmittedMessage, LogicalMessage, LongMessages, OldTuple, Tuple,
 };
 use crate::postgres::schema::TableName;
 use crate::postgres::{Lsn, PgTimestamp};
-use crate::source::assembler::Assembler;
 use crate::source::item::{Identity, ResetReason};
 use crate::source::policy::SourceError;
 use crate::source::progress::History;
@@ -74,6 +74,10 @@ select t.position, o.operation::text, o.relation, o.old_row, o.new_row,
   from walcast.outbox_transactions t join walcast.outbox o on o.xid = t.xid
  where t.position >= $1 and t.position <= $2 order by t.position, o.id";
 
+/// Whose history it is, and how much that has no place in it.
+const HISTORY: &str = "
+select s.history::text, s.gaps = walcast.outbox_gap_count(), s.floor from walcast.outbox_state s";
+
 /// All at once and before the rows: a query among them would wait for its answer behind rows that nobody reads.
 const DEFINITIONS: &str = "select id, definition from walcast.outbox_relations where id <> all ($1)";
 
@@ -102,6 +106,8 @@ pub(super) enum Attempt {
     Opened(Box<Opened>),
     /// Another worker reads. The connection waits.
     Busy(Client),
+    /// The outbox was full, and not all that found no room in it has ended.
+    Gap(Client),
 }
 
 /// A session that has the lock.
@@ -120,6 +126,8 @@ pub(super) struct Opened {
 #[derive(Debug)]
 pub(super) struct Session {
     client: Client,
+    /// The id of the history that is read.
+    history: String,
     statements: Statements,
     /// By their ids; they never change.
     definitions: HashMap<i64, Definition>,
@@ -131,6 +139,7 @@ pub(super) struct Session {
 #[derive(Debug)]
 struct Statements {
     number: Statement,
+    history: Statement,
     transactions: Statement,
     rows: Statement,
     definitions: Statement,
@@ -182,12 +191,15 @@ pub(super) async fn retry(client: Client, target: Target, past: Past) -> Result<
     }
     answered(client.batch_execute("listen walcast")).await?;
     let processed = past.history.as_ref().map(|history| number(history.processed));
-    let history = answered(client.query_one("select walcast.open_outbox($1)::text", &[&processed])).await?;
+    let opened = answered(client.query_one("select walcast.open_outbox($1)::text", &[&processed])).await?;
+    let Some(history) = get::<Option<String>>(&opened, 0)? else {
+        return Ok(Attempt::Gap(client));
+    };
     let about = answered(client.query_one(ABOUT, &[])).await?;
     let published = answered(client.query_one(&triggers::digest_sql(&target.tables), &[])).await?;
     let timeline: String = get(&about, 4)?;
     let identity = Identity {
-        system_identifier: get(&history, 0)?,
+        system_identifier: history.clone(),
         timeline: u32::from_str_radix(&timeline, 16).map_err(|_| SourceError::Answer("the timeline"))?,
         database_oid: get(&about, 2)?,
         database: get(&about, 3)?,
@@ -207,12 +219,14 @@ pub(super) async fn retry(client: Client, target: Target, past: Past) -> Result<
     };
     let statements = Statements {
         number: answered(client.prepare(NUMBER)).await?,
+        history: answered(client.prepare(HISTORY)).await?,
         transactions: answered(client.prepare(TRANSACTIONS)).await?,
         rows: answered(client.prepare(ROWS)).await?,
         definitions: answered(client.prepare(DEFINITIONS)).await?,
     };
     let session = Session {
         client,
+        history,
         statements,
         definitions: HashMap::new(),
         long: target.long,
@@ -251,7 +265,21 @@ impl Session {
             self.learn_definitions().await?;
             self.read(&places, task.max_transaction, &mut round).await?;
         }
+        self.is_whole(task.from).await?;
         Ok((self, round))
+    }
+
+    /// After reading: nothing of what was read comes after something that is missing. What had no room is counted, and
+    /// what was taken away has begun another history, before it commits.
+    async fn is_whole(&self, from: Lsn) -> Result<(), SourceError> {
+        let row = answered(self.client.query_one(&self.statements.history, &[])).await?;
+        if get::<&str>(&row, 0)? != self.history || !get::<bool>(&row, 1)? {
+            Err(SourceError::Broken(ResetReason::OutboxCut))
+        } else if position(get(&row, 2)?)? > from {
+            Err(SourceError::Broken(ResetReason::OutboxPruned))
+        } else {
+            Ok(())
+        }
     }
 
     /// Returns where history begins then.
@@ -301,15 +329,19 @@ impl Session {
         let bounds: [&(dyn ToSql + Sync); 3] = [&first.position, &last.position, &longest];
         let rows = answered(self.client.query_raw(&self.statements.rows, bounds)).await?;
         pin_mut!(rows);
-        let mut assembly = Assembly { assembler: Assembler::new(max_transaction), tables: HashMap::new() };
+        let mut assembly = Assembly::new(max_transaction);
         let mut next = answered(next_row(rows.as_mut())).await?;
         for place in places {
             assembly.push(LogicalMessage::Begin(place.begin))?;
-            while let Some(row) = &next {
-                if get::<i64>(row, 0)? != place.position {
+            while let Some(row) = next.take() {
+                if get::<i64>(&row, 0)? != place.position {
+                    next = Some(row);
                     break;
                 }
-                match self.change(row)? {
+                let change = self.change(&row)?;
+                // A long one is not kept beside what was made of it.
+                drop(row);
+                match change {
                     Some(change) => assembly.change(change)?,
                     None => {
                         round.unreadable = Some(place.ends);
@@ -380,37 +412,6 @@ impl Session {
     }
 }
 
-/// A message, and the table that it is of as it was then.
-struct Change {
-    table: Option<Arc<Relation>>,
-    message: LogicalMessage,
-}
-
-/// Messages to transactions, through what assembles those of the log.
-struct Assembly {
-    assembler: Assembler,
-    /// As the assembler knows them.
-    tables: HashMap<RelationId, Arc<Relation>>,
-}
-
-impl Assembly {
-    fn change(&mut self, change: Change) -> Result<(), SourceError> {
-        if let Some(table) = change.table
-            && self.tables.get(&table.id).is_none_or(|known| **known != *table)
-        {
-            self.tables.insert(table.id, Arc::clone(&table));
-            self.push(LogicalMessage::Relation((*table).clone()))?;
-        }
-        self.push(change.message).map(|_| ())
-    }
-
-    fn push(&mut self, message: LogicalMessage) -> Result<Option<Transaction>, SourceError> {
-        let mut raw = BytesMut::new();
-        message.encode(&mut raw);
-        Ok(self.assembler.push(&raw.freeze(), message)?)
-    }
-}
-
 async fn next_row(
     mut rows: std::pin::Pin<&mut tokio_postgres::RowStream>,
 ) -> Result<Option<Row>, tokio_postgres::Error> {
@@ -433,8 +434,15 @@ fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -
 
 /// Why what is there can't continue a history.
 fn broken(history: &History, identity: &Identity, floor: Lsn, head: Lsn) -> Option<ResetReason> {
-    let same_server = Identity { publication: history.identity.publication.clone(), ..identity.clone() };
-    if history.identity != same_server {
+    let before = &history.identity;
+    let same_server = Identity {
+        publication: before.publication.clone(),
+        system_identifier: before.system_identifier.clone(),
+        ..identity.clone()
+    };
+    if *before == same_server && before.system_identifier != identity.system_identifier {
+        Some(ResetReason::OutboxCut)
+    } else if *before != same_server {
         Some(ResetReason::ServerChanged)
     } else if history.identity != *identity {
         Some(ResetReason::PublicationChanged)

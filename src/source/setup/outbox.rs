@@ -19,9 +19,15 @@ impl Planner<'_> {
     pub(super) fn outbox(&mut self) {
         self.triggers();
         self.remove_slot();
-        let text =
-            "The outbox grows with every change until a worker reads it. Once there is to be none any more:";
-        self.plan.notes.push(Note { text: text.to_owned(), sql: CLOSE.to_owned() });
+        self.limit();
+        let end = match self.requirements.max_outbox {
+            Some(bytes) => format!("up to {} MiB (source.max_outbox)", bytes >> 20),
+            None => "without an end (source.max_outbox)".to_owned(),
+        };
+        let text = format!(
+            "The outbox grows with every change while no worker reads it, {end}. Once there is to be none any more:"
+        );
+        self.plan.notes.push(Note { text, sql: CLOSE.to_owned() });
     }
 
     /// Such as the worker needs while it is at work.
@@ -46,6 +52,23 @@ impl Planner<'_> {
             self.lock(sql, format!("Changes of the partition {partition} are written to the outbox."));
         }
         self.remove_triggers(&|table| !wanted.contains(table));
+    }
+
+    fn limit(&mut self) {
+        let wanted = self.requirements.max_outbox.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        match self.state.outbox.as_ref().map(|outbox| outbox.limit) {
+            // Told by `triggers`.
+            None => {}
+            Some(None) => self.problem("schema walcast is old: run walcast migrate first", None),
+            Some(Some(limit)) if limit == wanted => {}
+            Some(Some(_)) => {
+                let bytes = wanted.map_or_else(|| "null".to_owned(), |bytes| bytes.to_string());
+                self.step(
+                    format!("update walcast.meta set outbox_limit = {bytes}"),
+                    "An outbox that nobody reads ends there; who comes back then reads its state again.",
+                );
+            }
+        }
     }
 
     fn remove_slot(&mut self) {

@@ -67,6 +67,8 @@ pub(super) struct Grantee {
 pub(super) struct Outbox {
     /// What is set up, as `walcast.meta` spells it.
     pub(super) source: Option<String>,
+    /// Where it ends, in bytes, or nowhere; none in a schema that does not know of an end.
+    pub(super) limit: Option<Option<i64>>,
     /// The triggers that write it, and whether each fires always.
     pub(super) triggers: BTreeMap<(TableName, String), bool>,
     /// Copies of them on partitions that do not.
@@ -125,7 +127,8 @@ const OUTBOX: &str = "
 select pg_catalog.has_table_privilege(c.oid, 'select')
   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where n.nspname = 'walcast' and c.relname = 'outbox' and pg_catalog.has_schema_privilege(n.oid, 'usage')";
-const META: &str = "select source from walcast.meta";
+const META: &str = "
+select source, to_jsonb(m) ? 'outbox_limit', (to_jsonb(m) ->> 'outbox_limit')::bigint from walcast.meta m";
 const FILLED: &str = "select exists (select from walcast.outbox)";
 
 /// A partition has copies of its root's.
@@ -191,7 +194,9 @@ async fn fetch_outbox(client: &Client) -> Result<Option<Outbox>, Error> {
     let Some(row) = client.query_opt(OUTBOX, &[]).await? else {
         return Ok(None);
     };
-    let mut outbox = Outbox { source: client.query_one(META, &[]).await?.try_get(0)?, ..Outbox::default() };
+    let meta = client.query_one(META, &[]).await?;
+    let limit = if meta.try_get(1)? { Some(meta.try_get(2)?) } else { None };
+    let mut outbox = Outbox { source: meta.try_get(0)?, limit, ..Outbox::default() };
     if row.try_get(0)? {
         outbox.filled = client.query_one(FILLED, &[]).await?.try_get(0)?;
     }

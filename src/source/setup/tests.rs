@@ -36,6 +36,7 @@ fn requirements(tables: &[(&str, IdentityNeed)]) -> Requirements {
         source: Kind::Wal,
         publication: "walcast".to_owned(),
         slot: "walcast_app".to_owned(),
+        max_outbox: None,
         tables: tables.iter().map(|(name, need)| (TableName::parse(name), *need)).collect(),
         grant_to: None,
     }

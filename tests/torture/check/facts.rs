@@ -22,6 +22,14 @@ pub struct Placed {
     pub standing: Standing,
 }
 
+/// A place in the order, and from before when to when its writer was at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Acknowledged {
+    pub lsn: u64,
+    pub began: Micros,
+    pub ended: Micros,
+}
+
 #[derive(Debug, Default)]
 pub struct Facts {
     /// Position and time of every commit, in order.
@@ -32,6 +40,10 @@ pub struct Facts {
     pub resets: Vec<RangeInclusive<u64>>,
     /// Where an organization wrote more than its window holds.
     pub floods: Vec<(&'static str, RangeInclusive<u64>)>,
+    /// In the order of their places.
+    pub acknowledged: Vec<Acknowledged>,
+    /// The window holds less than is written in its time: any organization may lose of it at any time.
+    pub tight: bool,
 }
 
 impl Facts {
@@ -130,6 +142,6 @@ impl Facts {
                 .iter()
                 .any(|(organization, range)| *organization == spec.organization && meets(range))
         };
-        matches!(reason, "history_expired" | "slow_consumer") && lost()
+        matches!(reason, "history_expired" | "slow_consumer") && (self.tight || lost())
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{Committed, Facts, Ids, Placed, Verdict, judge};
+use super::{Acknowledged, Committed, Facts, Ids, Placed, Verdict, judge, judge_order};
 use crate::deed::Expected;
 use crate::reader::{Micros, Place, Reader, Seen};
 use crate::writer::Standing;
@@ -68,9 +68,9 @@ fn sync(reason: &str, at: u64) -> Seen {
 /// Missed, duplicated, reordered, foreign, untold, unfounded, wrong.
 fn counts(log: Vec<Seen>, facts: &Facts) -> [u64; 7] {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-    let (_, pressure) = watch::channel(0);
+    let (_, pressure) = watch::channel(false);
     // The second reader of the run is ben.
-    let spec = crate::spec(4);
+    let spec = crate::stage::spec(4);
     let mut reader = Reader::new(spec, address, fastrand::Rng::with_seed(1), pressure);
     reader.log = log;
     let mut verdict = Verdict::default();
@@ -160,7 +160,11 @@ fn untold_and_unfounded() {
     assert_eq!(counts(told("history_reset", 30), &reset), [0; 7], "a gap that is told is none");
     assert_eq!(counts(told("history_expired", 30), &facts()), [0; 7], "20 s are more than the window");
     assert_eq!(counts(told("history_reset", 30), &facts()), [0, 0, 0, 0, 0, 1, 0], "nothing was reset");
-    assert_eq!(counts(told("slow_consumer", 30), &flood("north")), [0; 7], "more than the window, at once");
+    assert_eq!(counts(told("history_expired", 30), &flood("north")), [0; 7], "more than the window, at once");
+    assert_eq!(counts(told("slow_consumer", 30), &flood("north"))[5], 1, "what had gone before it came back");
+    let gone_meanwhile = vec![opened(10), event(10), sync("history_expired", 30), event(30)];
+    let gone_meanwhile = gone_meanwhile.into_iter().chain(end()).collect();
+    assert_eq!(counts(gone_meanwhile, &facts())[5], 1, "what went while it was there");
     assert_eq!(counts(told("history_expired", 40), &reset), [0; 7], "as the position says");
     let soon = |facts: &Facts| {
         let log = vec![
@@ -172,6 +176,7 @@ fn untold_and_unfounded() {
     };
     assert_eq!(soon(&facts()), [0, 0, 0, 0, 0, 1, 0], "10 s are less than the window");
     assert_eq!(soon(&flood("north")), [0; 7]);
+    assert_eq!(soon(&Facts { tight: true, ..facts() }), [0; 7], "a window that memory bounds");
     assert_eq!(soon(&flood("east")), [0, 0, 0, 0, 0, 1, 0], "another organization's flood");
     let nowhere: Vec<_> = vec![opened(10), event(10), event(20), event(30), sync("truncated", 35)];
     let nowhere = nowhere.into_iter().chain(end()).collect();
@@ -209,6 +214,23 @@ fn wrong() {
     assert_eq!(other_owner, [0, 0, 0, 1, 0, 0, 0], "another organization's name");
 }
 
+fn order() {
+    let reordered = |commits: &[(Micros, Micros)]| {
+        let place = |(at, (began, ended)): (usize, &(Micros, Micros))| Acknowledged {
+            lsn: at as u64,
+            began: *began,
+            ended: *ended,
+        };
+        let mut verdict = Verdict::default();
+        judge_order(&commits.iter().enumerate().map(place).collect::<Vec<_>>(), &mut verdict);
+        verdict.reordered
+    };
+    assert_eq!(reordered(&[(1, 2), (3, 4), (5, 9), (6, 7)]), 0, "one after the other, or at the same time");
+    assert_eq!(reordered(&[(5, 9), (1, 6)]), 0, "at the same time: either may be first");
+    assert_eq!(reordered(&[(3, 4), (5, 6), (1, 2)]), 1, "it had ended before the others began");
+    assert_eq!(reordered(&[(5, 6), (1, 9), (1, 4)]), 1, "whatever lies between");
+}
+
 /// # Panics
 /// When the judge lets something pass, or blames what is right.
 pub fn prove() {
@@ -216,4 +238,5 @@ pub fn prove() {
     foreign();
     untold_and_unfounded();
     wrong();
+    order();
 }
