@@ -4,6 +4,7 @@ mod queries;
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use walcast::config::{ByteSize, Config, Live};
 
@@ -257,6 +258,48 @@ pub async fn a_revoked_member_is_shown_nothing_of_that_transaction_or_after() {
         }
         assert_eq!(connect(&app, &member, "").await.head.status, 403);
     }
+}
+
+/// Stops the server's process that sends the log, or lets it go on.
+async fn signal_walsender(app: &TestApp, signal: Signal) {
+    let slot = "select active_pid from pg_replication_slots where database = current_database() and active";
+    let pid = app.text(slot).await.parse().expect("a process");
+    kill_process(Pid::from_raw(pid).expect("a process"), signal).expect("a server on this machine");
+}
+
+#[tokio::test]
+async fn what_a_query_sees_before_the_worker_does_waits_for_the_memberships() {
+    let keepalive = |config: &mut Config| {
+        often(config);
+        config.http.keepalive = Duration::from_secs(1);
+        // Not what this is about, and it would stand between.
+        config.canary.interval = Duration::ZERO;
+    };
+    let app = TestApp::builder().config(keepalive).start().await;
+    let member = app.member("o1", "goes", "admin").await;
+    let path = format!("{PATH}?organizationId=o1&updateInterval=100");
+    let mut stream = Stream::open(app.address, Request::get(path).bearer(&member.token)).await;
+    let connected = stream.data().await.json();
+    assert_eq!(update(&mut stream).await, json!([]));
+    let before = runs(&app, "answered").await;
+
+    signal_walsender(&app, Signal::STOP).await;
+    app.sql(&format!("delete from memberships where user_id = 'goes'; {ONE}")).await;
+    // The worker has not read that they are gone, and has them ask anew.
+    let id = connected["connectionId"].as_str().expect("an id");
+    let put = Request::new("PUT", format!("/api/realtime/stream/{id}"))
+        .bearer(&member.token)
+        .json(&json!({ "tags": { "campusId": ["c1"] } }));
+    let answer = put.fetch(app.address).await;
+    eventually("the query is run", || async { (runs(&app, "answered").await > before).then_some(()) }).await;
+    for _ in 0..2 {
+        assert_eq!(stream.frame().await.expect("a keepalive").raw, ": keepalive\n\n");
+    }
+    signal_walsender(&app, Signal::CONT).await;
+    assert_eq!(answer.head.status, 200, "{}", answer.body);
+    let rest: Vec<_> = stream.rest().await.into_iter().filter(|frame| !frame.is_comment()).collect();
+    assert_eq!(rest.len(), 1, "{rest:?}");
+    assert_eq!(rest[0].event_type().as_deref(), Some("access.revoked"));
 }
 
 #[tokio::test]
