@@ -44,7 +44,7 @@ use crate::postgres::Lsn;
 
 pub use filter::Filter;
 pub use handle::StreamHandle;
-pub use lent::{Outlet, Rest};
+pub use lent::{Moment, Outlet, Rest};
 pub use notices::{Notice, NoticeKind};
 pub use pace::Pace;
 pub use seat::EndReason;

@@ -44,7 +44,11 @@ impl Expiry {
 
     /// How long the token is still good; at most a day, after which one has to ask again.
     pub(super) fn remaining(&self) -> Duration {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.remaining_at(SystemTime::now())
+    }
+
+    pub(super) fn remaining_at(&self, now: SystemTime) -> Duration {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Duration::from_secs(self.at()).saturating_sub(now).min(FAR)
     }
 

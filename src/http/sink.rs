@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::expiry::Expiry;
 use super::state::{Phase, State};
-use crate::hub::{self, Outlet, Stream};
+use crate::hub::{self, Moment, Outlet, Stream};
 use crate::telemetry::metrics::End;
 
 /// Pieces handed to one write call; the kernel takes up to 1024.
@@ -39,8 +39,8 @@ impl Client {
 }
 
 impl Outlet for Client {
-    fn offer(&self, frames: &[Bytes]) -> usize {
-        if self.expiry.remaining().is_zero() {
+    fn offer(&self, frames: &[Bytes], now: Moment) -> usize {
+        if self.expiry.remaining_at(now.time).is_zero() {
             return 0;
         }
         // An error is found by the stream's own write.

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::Hub;
-use super::lent::{Lent, Rest};
+use super::lent::{Lent, Moment, Rest};
 use super::seat::Seat;
 use super::select::{MAX_BATCH, Reader, Selected};
 use super::stream::MUCH;
@@ -131,7 +131,14 @@ impl Hub {
                 && let Some(Round { organization, seats }) = duty.0.take()
             {
                 visited += seats.len();
-                Walk { hub: self, organization: &organization, look: None, tally: &mut tally }.go(&seats);
+                let walk = Walk {
+                    hub: self,
+                    organization: &organization,
+                    look: None,
+                    now: Moment::now(),
+                    tally: &mut tally,
+                };
+                walk.go(&seats);
             }
             if visited == 0 {
                 duty.0.called.notified().await;
@@ -158,6 +165,7 @@ struct Walk<'a> {
     hub: &'a Hub,
     organization: &'a OrganizationId,
     look: Option<Look>,
+    now: Moment,
     tally: &'a mut Tally,
 }
 
@@ -240,12 +248,12 @@ impl Walk<'_> {
         if let Some(last) = selected.last_frame {
             let bytes: usize = selected.frames.iter().map(Bytes::len).sum();
             // Who has much to catch up with does so by turns.
-            let written = if bytes < MUCH { lent.outlet.offer(&selected.frames) } else { 0 };
+            let written = if bytes < MUCH { lent.outlet.offer(&selected.frames, self.now) } else { 0 };
             if written == 0 {
                 return Err(Unusual);
             }
             self.tally.add(written, selected.count);
-            lent.progress.carry(last);
+            lent.progress.carry(last, self.now.instant);
             if written < bytes {
                 lent.progress.after = after.max(end);
                 lent.rest = Some(Rest { frames: selected.frames.clone(), written }.into());

@@ -6,7 +6,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
@@ -17,8 +17,21 @@ use crate::journal::Place;
 /// The way to one client, for who does not wait for it.
 pub trait Outlet: Debug + Send + Sync {
     /// Writes of these whole frames what the client takes at once; how many bytes. None of them where something else is
-    /// due first, or the client is gone: the stream's own task then finds out which.
-    fn offer(&self, frames: &[Bytes]) -> usize;
+    /// due first by now, or the client is gone: the stream's own task then finds out which.
+    fn offer(&self, frames: &[Bytes], now: Moment) -> usize;
+}
+
+/// About now, read once for many streams: no more than a walk of a courier ago.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub instant: Instant,
+    pub time: SystemTime,
+}
+
+impl Moment {
+    pub(super) fn now() -> Self {
+        Self { instant: Instant::now(), time: SystemTime::now() }
+    }
 }
 
 /// How far a stream is.
@@ -34,9 +47,9 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn carry(&mut self, place: Place) {
+    pub(super) const fn carry(&mut self, place: Place, at: Instant) {
         self.carried = place;
-        self.carried_at = Instant::now();
+        self.carried_at = at;
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{Count, ROOMY, hub, id, live, open, subscription, sync, tag};
 use crate::catalog::event::{Audience, EventId, SyncReason};
-use crate::hub::{Batch, EndReason, Filter, Hub, Outlet, Rest, Start, Stream};
+use crate::hub::{Batch, EndReason, Filter, Hub, Moment, Outlet, Rest, Start, Stream};
 use crate::journal::Journals;
 use crate::journal::fixture::{Draft, commit, draft, journals};
 use crate::postgres::Lsn;
@@ -47,7 +47,7 @@ impl Client {
 }
 
 impl Outlet for Client {
-    fn offer(&self, frames: &[Bytes]) -> usize {
+    fn offer(&self, frames: &[Bytes], _: Moment) -> usize {
         let (all, mut room) = (frames.concat(), self.room.lock().unwrap());
         let written = all.len().min(*room);
         *room -= written;
@@ -151,7 +151,7 @@ fn streams_that_take_everything_are_given_the_same_bytes() {
     #[derive(Debug, Default)]
     struct Place(Mutex<Vec<usize>>);
     impl Outlet for Place {
-        fn offer(&self, frames: &[Bytes]) -> usize {
+        fn offer(&self, frames: &[Bytes], _: Moment) -> usize {
             self.0.lock().unwrap().extend(frames.iter().map(|frame| frame.as_ptr() as usize));
             frames.iter().map(Bytes::len).sum()
         }
@@ -270,7 +270,7 @@ fn the_few_are_served_before_the_many() {
     #[derive(Debug)]
     struct Turn(&'static str, Arc<Mutex<Vec<&'static str>>>);
     impl Outlet for Turn {
-        fn offer(&self, frames: &[Bytes]) -> usize {
+        fn offer(&self, frames: &[Bytes], _: Moment) -> usize {
             self.1.lock().unwrap().push(self.0);
             frames.iter().map(Bytes::len).sum()
         }
