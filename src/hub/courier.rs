@@ -64,10 +64,13 @@ impl Post {
         queue.push_back(round);
     }
 
-    /// Sends a courier, or, where none serves, calls the streams themselves.
+    /// Sends couriers, or, where none serves, calls the streams themselves.
     pub(super) fn send(&self) {
-        if self.couriers.load(Ordering::SeqCst) > 0 {
-            return self.called.notify_one();
+        let couriers = self.couriers.load(Ordering::SeqCst);
+        if couriers > 0 {
+            // At once as many as have something to do: one that is called by another waits for its thread.
+            let calls = if self.rounds().long.is_empty() { 1 } else { couriers };
+            return (0..calls).for_each(|_| self.called.notify_one());
         }
         while let Some(round) = self.take() {
             for seat in round.seats {
