@@ -276,7 +276,7 @@ fn the_few_are_served_before_the_many() {
         }
     }
     let turns = Arc::<Mutex<Vec<&'static str>>>::default();
-    let mut streams: Vec<_> = std::iter::repeat_n("many", 100)
+    let mut streams: Vec<_> = std::iter::repeat_n("many", 400)
         .chain(["few"])
         .map(|organization| {
             let start = Start::Now(journals.head());
@@ -291,14 +291,14 @@ fn the_few_are_served_before_the_many() {
         assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
     commit(&journals, &[draft("many", 20, 1)]);
-    // One walk along the many.
+    // One turn along the many.
     assert!(courier.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     commit(&journals, &[draft("few", 30, 1)]);
     settle(courier);
     let turns = turns.lock().unwrap();
-    assert_eq!(turns.len(), 101);
+    assert_eq!(turns.len(), 401);
     let few = turns.iter().position(|turn| *turn == "few").unwrap();
-    assert!(few < 100 && few > 0, "after one walk, not after all: {few}");
+    assert!(few < 400 && few > 0, "after one turn, not after all: {few}");
 }
 
 const EVENTS: u64 = 3000;
