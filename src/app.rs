@@ -120,7 +120,7 @@ impl App {
         beside.spawn(authenticator.keep(readiness.clone()));
         for _ in 0..Handle::current().metrics().num_workers() {
             let (hub, metrics) = (Arc::clone(&hub), metrics.clone());
-            beside.spawn(async move { hub.carry(metrics).await });
+            beside.spawn(async move { hub.courier(metrics).await });
         }
         let services = Services {
             authenticator,

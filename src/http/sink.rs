@@ -76,7 +76,7 @@ impl Sink {
         frames: Vec<Bytes>,
         stream: Option<&Stream>,
     ) -> Result<(), End> {
-        self.write_rest(state, Rest::new(frames), stream).await
+        self.write_rest(state, Remaining::new(frames), stream).await
     }
 
     /// As [`write`](Self::write), of frames whose beginning was written by a courier; `cut`, only to the end of the one
@@ -89,7 +89,7 @@ impl Sink {
         stream: &Stream,
     ) -> Result<(), End> {
         let hub::Rest { frames, written } = rest;
-        let mut rest = Rest::new(frames);
+        let mut rest = Remaining::new(frames);
         rest.advance(written);
         if cut || stream.handle().is_ending() {
             rest.cut();
@@ -100,7 +100,7 @@ impl Sink {
     async fn write_rest(
         &mut self,
         state: &State,
-        mut rest: Rest,
+        mut rest: Remaining,
         mut stream: Option<&Stream>,
     ) -> Result<(), End> {
         let metrics = &state.services.metrics;
@@ -201,7 +201,7 @@ enum Wait {
 }
 
 /// What is left of a write.
-struct Rest {
+struct Remaining {
     frames: Vec<Bytes>,
     /// The piece that is being written, and how much of it was.
     first: usize,
@@ -210,7 +210,7 @@ struct Rest {
     open: bool,
 }
 
-impl Rest {
+impl Remaining {
     const fn new(frames: Vec<Bytes>) -> Self {
         Self { frames, first: 0, written: 0, open: false }
     }
@@ -274,8 +274,8 @@ fn write_some(socket: &TcpStream, pieces: &[Bytes], written: usize) -> io::Resul
 mod tests {
     use super::*;
 
-    fn rest(pieces: &[&'static str]) -> Rest {
-        Rest::new(pieces.iter().copied().map(Bytes::from).collect())
+    fn rest(pieces: &[&'static str]) -> Remaining {
+        Remaining::new(pieces.iter().copied().map(Bytes::from).collect())
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl Calls {
             if !seat.mark(from) {
                 continue;
             }
-            if !seat.is_served() {
+            if !seat.lends() {
                 self.tasks.extend(seat.take_waker());
             } else if seat.post() {
                 self.posted.push(seat.clone());

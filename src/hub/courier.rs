@@ -127,9 +127,9 @@ impl Drop for OnDuty<'_> {
 }
 
 impl Hub {
-    /// Carries until it is dropped. As many of these as there are threads make the most of them; without any, streams
+    /// A courier, until it is dropped. As many of them as there are threads make the most of these; without any, streams
     /// are woken instead.
-    pub async fn carry(&self, metrics: Metrics) {
+    pub async fn courier(&self, metrics: Metrics) {
         let duty = OnDuty::new(&self.post);
         loop {
             let mut tally = Tally::default();
@@ -260,7 +260,7 @@ impl Walk<'_> {
                 return Err(Unusual);
             }
             self.tally.add(written, selected.count);
-            lent.progress.carry(last, self.now.instant);
+            lent.progress.give_id(last, self.now.instant);
             if written < bytes {
                 lent.progress.after = after.max(end);
                 lent.rest = Some(Rest { frames: selected.frames.clone(), written }.into());

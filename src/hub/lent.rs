@@ -47,7 +47,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) const fn carry(&mut self, place: Place, at: Instant) {
+    pub(super) const fn give_id(&mut self, place: Place, at: Instant) {
         self.carried = place;
         self.carried_at = at;
     }

@@ -103,12 +103,12 @@ impl Seat {
     }
 
     /// From now on it lends when it waits.
-    pub(super) fn lends(&self) {
+    pub(super) fn will_lend(&self) {
         self.lends.store(true, Ordering::Release);
     }
 
-    /// Whether couriers serve it.
-    pub(super) fn is_served(&self) -> bool {
+    /// Whether what is new is for a courier to bring.
+    pub(super) fn lends(&self) -> bool {
         self.lends.load(Ordering::Acquire)
     }
 

@@ -118,13 +118,13 @@ impl Stream {
         self.pace.get_or_insert_with(Pace::open).hold(until);
     }
 
-    /// The same stream, whose events come by this outlet where that is possible ([`Hub::carry`]), and by
+    /// The same stream, whose events come by this outlet where that is possible ([`Hub::courier`]), and by
     /// [`next`](Self::next) where not. One that is paced has to be asked.
     #[must_use]
     pub fn through(mut self, outlet: Arc<dyn Outlet>) -> Self {
         if self.pace.is_none() {
             self.outlet = Some(outlet);
-            self.membership.seat.lends();
+            self.membership.seat.will_lend();
         }
         self
     }
@@ -196,7 +196,7 @@ impl Stream {
     /// A data frame with this id was written that no batch gave.
     pub fn carried(&mut self, id: EventId) {
         if id.epoch == self.progress.epoch {
-            self.progress.carry(id.place(), Instant::now());
+            self.progress.give_id(id.place(), Instant::now());
         }
     }
 
@@ -390,11 +390,11 @@ impl Stream {
         self.progress.after = self.progress.after.max(reached);
         self.behind = reached < end;
         if let Some((reason, place)) = selected.sync {
-            self.progress.carry(place, Instant::now());
+            self.progress.give_id(place, Instant::now());
             return Step::Send(Batch::Sync { reason, id: self.id(place) });
         }
         if let Some(place) = selected.last_frame {
-            self.progress.carry(place, Instant::now());
+            self.progress.give_id(place, Instant::now());
             self.gave_much = selected.frames.iter().map(Bytes::len).sum::<usize>() >= MUCH;
             if let Some(pace) = &mut self.pace {
                 pace.sent(tokio::time::Instant::now(), selected.count, self.progress.after, end);
@@ -407,7 +407,7 @@ impl Stream {
     fn go_on(&mut self, reason: SyncReason, after: Place) -> Step {
         self.progress.after = after;
         self.behind = true;
-        self.progress.carry(after, Instant::now());
+        self.progress.give_id(after, Instant::now());
         Step::Send(Batch::Sync { reason, id: self.id(after) })
     }
 

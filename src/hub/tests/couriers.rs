@@ -82,7 +82,7 @@ fn carried(
     let count = Arc::<Count>::default();
     let waker = Waker::from(count.clone());
     let batch = {
-        let mut courier = pin!(hub.carry(metrics()));
+        let mut courier = pin!(hub.courier(metrics()));
         settle(courier.as_mut());
         let mut next = pin!(stream.next());
         assert_eq!(next.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Pending);
@@ -161,7 +161,7 @@ fn streams_that_take_everything_are_given_the_same_bytes() {
     let places = [Arc::<Place>::default(), Arc::default()];
     let mut streams: Vec<Stream> =
         places.iter().map(|place| live(&hub, Filter::default()).through(place.clone())).collect();
-    let mut courier = pin!(hub.carry(metrics()));
+    let mut courier = pin!(hub.courier(metrics()));
     settle(courier.as_mut());
     let mut waiting: Vec<_> = streams.iter_mut().map(|stream| Box::pin(stream.next())).collect();
     for next in &mut waiting {
@@ -248,7 +248,7 @@ fn without_a_courier_streams_are_woken() {
     assert_eq!(count.poll(&mut stream), Some(Batch::Frames(bytes(&draft("a", 20, 1).frame()))));
     // One that is gone before it did what it was called for.
     let waker = Waker::from(count.clone());
-    let mut courier = Box::pin(hub.carry(metrics()));
+    let mut courier = Box::pin(hub.courier(metrics()));
     settle(courier.as_mut());
     let mut next = pin!(stream.next());
     assert_eq!(next.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Pending);
@@ -284,7 +284,7 @@ fn the_few_are_served_before_the_many() {
             stream.through(Arc::new(Turn(organization, turns.clone())))
         })
         .collect();
-    let mut courier = pin!(hub.carry(metrics()));
+    let mut courier = pin!(hub.courier(metrics()));
     settle(courier.as_mut());
     let mut waiting: Vec<_> = streams.iter_mut().map(|stream| Box::pin(stream.next())).collect();
     for next in &mut waiting {
@@ -311,7 +311,7 @@ async fn every_client_gets_every_event_once_and_in_order_whoever_writes_it() {
     let mut couriers = tokio::task::JoinSet::new();
     for _ in 0..3 {
         let hub = hub.clone();
-        couriers.spawn(async move { hub.carry(metrics()).await });
+        couriers.spawn(async move { hub.courier(metrics()).await });
     }
     let event = |lsn: u64| Draft {
         tags: vec![(1, (lsn % 10).to_string())],
