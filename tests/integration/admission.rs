@@ -1,17 +1,15 @@
 //! Who is let in: keys and claims, limits, presets' caps, a database that is away, what proxies and browsers add.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
-use walcast::postgres::dsn::{Dsn, Host};
 
 use crate::bench::app::{JWT_SECRET, TestApp, token_with};
 use crate::bench::eventually;
 use crate::bench::http::Request;
-use crate::bench::proxy::Proxy;
+use crate::bench::proxy::proxied;
 use crate::bench::server;
 use crate::bench::sse::Stream;
 
@@ -99,20 +97,11 @@ async fn every_configured_algorithm_is_taken_and_nothing_beside_it() {
 #[tokio::test]
 async fn with_the_database_away_for_too_long_nobody_new_is_let_in_and_who_is_in_stays() {
     let url = server::database().await;
-    let target: SocketAddr = match Dsn::parse(&url).expect("its URL").hosts.first() {
-        Some(Host::Tcp { host, port }) => format!("{host}:{port}").parse().expect("an address"),
-        other => panic!("tests reach the server by TCP: {other:?}"),
-    };
-    let proxy = Proxy::start(target).await;
-    let address = proxy.address;
+    let (proxy, through) = proxied(&url).await;
     let app = TestApp::builder()
         .on(url)
         .config(|config| config.access.max_staleness = Duration::from_secs(1))
-        .through(move |dsn| {
-            let mut dsn = dsn.clone();
-            dsn.hosts = vec![Host::Tcp { host: address.ip().to_string(), port: address.port() }];
-            dsn
-        })
+        .through(through)
         .start()
         .await;
     let member = app.member("o1", "u1", "admin").await;

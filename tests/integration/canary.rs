@@ -8,10 +8,9 @@ use walcast::postgres::dsn::Dsn;
 
 use crate::bench::app::TestApp;
 use crate::bench::eventually;
-use crate::bench::proxy::Proxy;
+use crate::bench::proxy::{Proxy, proxied};
 use crate::bench::server;
 use crate::bench::sse::{Frame, Stream};
-use crate::faults::proxied;
 
 const METRIC: &str = "walcast_canary_age_seconds ";
 

@@ -1,14 +1,13 @@
 //! Events that services hand in over HTTP.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use walcast::postgres::dsn::{Dsn, Host};
+use walcast::postgres::dsn::Dsn;
 
 use crate::bench::app::{Member, TestApp, token_with};
 use crate::bench::http::{Request, Response};
-use crate::bench::proxy::Proxy;
+use crate::bench::proxy::proxied;
 use crate::bench::{eventually, server};
 
 const PATH: &str = "/api/realtime/events";
@@ -288,21 +287,8 @@ pub async fn a_key_stands_for_one_event_however_often_and_at_once_it_is_asked_fo
 #[tokio::test]
 async fn with_the_database_away_an_event_is_refused_in_bounded_time_and_taken_when_it_is_back() {
     let url = server::database().await;
-    let target: SocketAddr = match Dsn::parse(&url).expect("its URL").hosts.first() {
-        Some(Host::Tcp { host, port }) => format!("{host}:{port}").parse().expect("an address"),
-        other => panic!("tests reach the server by TCP: {other:?}"),
-    };
-    let proxy = Proxy::start(target).await;
-    let address = proxy.address;
-    let app = TestApp::builder()
-        .on(url)
-        .through(move |dsn| {
-            let mut dsn = dsn.clone();
-            dsn.hosts = vec![Host::Tcp { host: address.ip().to_string(), port: address.port() }];
-            dsn
-        })
-        .start()
-        .await;
+    let (proxy, through) = proxied(&url).await;
+    let app = TestApp::builder().on(url).through(through).start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "").await;
     assert_eq!(post(&app, &service(), &body(0)).await.head.status, 202);

@@ -7,15 +7,13 @@ pub mod schema;
 pub mod server;
 mod slot;
 
-use std::net::SocketAddr;
-
 use serde_json::{Value, json};
 use walcast::cli::cluster::{Cluster, ClusterOptions};
-use walcast::postgres::dsn::{Dsn, Host};
+use walcast::postgres::dsn::Dsn;
 
 use crate::bench::app::TestApp;
 use crate::bench::eventually;
-use crate::bench::proxy::Proxy;
+use crate::bench::proxy::{proxied, server_of};
 use crate::bench::server as shared;
 use crate::bench::sse::{Frame, Stream};
 
@@ -60,26 +58,6 @@ async fn remedy(app: &TestApp, text: &str) -> String {
 
 async fn word(app: &TestApp, wanted: &str) {
     eventually(wanted, || async { (app.get("/readyz").await.body.trim() == wanted).then_some(()) }).await;
-}
-
-/// The address of a database's server.
-pub async fn address(url: &str) -> SocketAddr {
-    match Dsn::parse(url).expect("its URL").hosts.first() {
-        Some(Host::Tcp { host, port }) => {
-            let mut found = tokio::net::lookup_host((host.as_str(), *port)).await.expect("an address");
-            found.next().expect("one at least")
-        }
-        other => panic!("tests reach the server by TCP: {other:?}"),
-    }
-}
-
-/// How a worker goes through a proxy.
-pub fn through(proxy: &Proxy) -> impl Fn(&Dsn) -> Dsn + 'static {
-    let address = proxy.address;
-    move |dsn: &Dsn| Dsn {
-        hosts: vec![Host::Tcp { host: address.ip().to_string(), port: address.port() }],
-        ..dsn.clone()
-    }
 }
 
 /// A cluster that a test may harm, with the domain in it.

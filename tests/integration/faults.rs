@@ -1,40 +1,17 @@
 //! The database goes away and comes back: what streams see is in order, once, or told.
 
-use std::net::SocketAddr;
-
 use serde_json::json;
 use walcast::cli::cluster::{Cluster, ClusterOptions, StopMode};
-use walcast::postgres::dsn::{Dsn, Host};
+use walcast::postgres::dsn::Dsn;
 
 use crate::bench::app::TestApp;
 use crate::bench::eventually;
-use crate::bench::proxy::Proxy;
+use crate::bench::proxy::proxied;
 use crate::bench::server;
 use crate::bench::sse::Frame;
 
 fn done(frame: &Frame) -> bool {
     frame.event_type().as_deref() == Some("done")
-}
-
-/// A proxy to a database's server, and how a worker goes through it.
-pub async fn proxied(url: &str) -> (Proxy, impl Fn(&Dsn) -> Dsn + 'static) {
-    let dsn = Dsn::parse(url).expect("its URL");
-    let target: SocketAddr = match dsn.hosts.first() {
-        Some(Host::Tcp { host, port }) => tokio::net::lookup_host((host.as_str(), *port))
-            .await
-            .expect("an address")
-            .next()
-            .expect("one at least"),
-        other => panic!("tests reach the server by TCP: {other:?}"),
-    };
-    let proxy = Proxy::start(target).await;
-    let address = proxy.address;
-    let through = move |dsn: &Dsn| {
-        let mut dsn = dsn.clone();
-        dsn.hosts = vec![Host::Tcp { host: address.ip().to_string(), port: address.port() }];
-        dsn
-    };
-    (proxy, through)
 }
 
 /// A cluster that a test may stop, with the domain in it.

@@ -10,7 +10,7 @@ use walcast::config::{ByteSize, Config, Live};
 
 use crate::bench::app::{Member, TestApp};
 use crate::bench::http::Request;
-use crate::bench::proxy::Proxy;
+use crate::bench::proxy::proxied;
 use crate::bench::sse::{Frame, Stream};
 use crate::bench::{eventually, server};
 
@@ -392,9 +392,8 @@ async fn an_answer_that_is_too_large_says_so() {
 #[tokio::test]
 pub async fn while_the_database_is_away_a_stream_stays_and_afterwards_shows_what_changed() {
     let url = server::database().await;
-    let proxy = Proxy::start(crate::failures::address(&url).await).await;
-    let app =
-        TestApp::builder().on(url).config(often).through(crate::failures::through(&proxy)).start().await;
+    let (proxy, through) = proxied(&url).await;
+    let app = TestApp::builder().on(url).config(often).through(through).start().await;
     let member = app.member("o1", "u1", "employee").await;
     let mut stream = open(&app, &member, "&updateInterval=100").await;
     assert_eq!(update(&mut stream).await, json!([]));

@@ -1,15 +1,13 @@
 //! Callers known by the cookies of their application: sessions that are rows, and sessions that Auth.js encrypts.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 use walcast::config::{AuthJs, Config, Secret};
-use walcast::postgres::dsn::{Dsn, Host};
 
 use crate::bench::app::TestApp;
 use crate::bench::http::Request;
-use crate::bench::proxy::Proxy;
+use crate::bench::proxy::{Proxy, proxied};
 use crate::bench::server;
 use crate::bench::sse::Stream;
 
@@ -50,23 +48,14 @@ pub fn request(cookie: &str) -> Request {
 /// The worker reaches the database by a proxy.
 pub async fn by_rows_through_a_proxy(change: impl FnOnce(&mut Config)) -> (TestApp, Proxy) {
     let url = server::database().await;
-    let target: SocketAddr = match Dsn::parse(&url).expect("its URL").hosts.first() {
-        Some(Host::Tcp { host, port }) => format!("{host}:{port}").parse().expect("an address"),
-        other => panic!("tests reach the server by TCP: {other:?}"),
-    };
-    let proxy = Proxy::start(target).await;
-    let address = proxy.address;
+    let (proxy, through) = proxied(&url).await;
     let app = TestApp::builder()
         .on(url)
         .before(SESSIONS)
         .config(by_rows)
         .config(|config| config.access.max_staleness = Duration::from_secs(600))
         .config(change)
-        .through(move |dsn| {
-            let mut dsn = dsn.clone();
-            dsn.hosts = vec![Host::Tcp { host: address.ip().to_string(), port: address.port() }];
-            dsn
-        })
+        .through(through)
         .start()
         .await;
     (app, proxy)

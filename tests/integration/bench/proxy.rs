@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use walcast::postgres::dsn::{Dsn, Host};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mode {
@@ -21,6 +22,28 @@ pub struct Proxy {
     pub address: SocketAddr,
     mode: Arc<watch::Sender<Mode>>,
     target: watch::Sender<SocketAddr>,
+}
+
+/// The address of a database's server.
+pub async fn server_of(url: &str) -> SocketAddr {
+    match Dsn::parse(url).expect("its URL").hosts.first() {
+        Some(Host::Tcp { host, port }) => {
+            let mut found = tokio::net::lookup_host((host.as_str(), *port)).await.expect("an address");
+            found.next().expect("one at least")
+        }
+        other => panic!("tests reach the server by TCP: {other:?}"),
+    }
+}
+
+/// A proxy to a database's server, and how a worker goes through it.
+pub async fn proxied(url: &str) -> (Proxy, impl Fn(&Dsn) -> Dsn + 'static) {
+    let proxy = Proxy::start(server_of(url).await).await;
+    let address = proxy.address;
+    let through = move |dsn: &Dsn| Dsn {
+        hosts: vec![Host::Tcp { host: address.ip().to_string(), port: address.port() }],
+        ..dsn.clone()
+    };
+    (proxy, through)
 }
 
 impl Proxy {

@@ -48,8 +48,8 @@ pub async fn a_copy_of_an_older_state_with_the_same_identifier_is_another_histor
 #[tokio::test]
 pub async fn a_promoted_standby_is_another_epoch() {
     let (primary, url) = own_cluster(&[]).await;
-    let proxy = Proxy::start(address(&url).await).await;
-    let mut app = TestApp::builder().on(url).through(through(&proxy)).start().await;
+    let (proxy, through) = proxied(&url).await;
+    let mut app = TestApp::builder().on(url).through(through).start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "").await;
     app.sql("select walcast.emit('o1', 'before', '1')").await;
@@ -82,7 +82,7 @@ pub async fn a_promoted_standby_is_another_epoch() {
     app.dsn = Dsn::parse(&standby.dsn("postgres")).expect("its URL");
     app.reconnect().await;
     app.sql("select pg_promote()").await;
-    proxy.lead_to(address(&standby.dsn("postgres")).await);
+    proxy.lead_to(server_of(&standby.dsn("postgres")).await);
 
     told_reset(&mut stream).await;
     app.ready().await;

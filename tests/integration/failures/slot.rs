@@ -33,8 +33,8 @@ async fn a_slot_of_another_database_under_our_name_is_told_and_left_alone() {
 #[tokio::test]
 async fn who_lost_a_membership_while_the_slot_was_invalidated_gets_nothing_more() {
     let (_cluster, url) = own_cluster(&[("max_slot_wal_keep_size", "64MB"), ("max_wal_size", "64MB")]).await;
-    let proxy = Proxy::start(address(&url).await).await;
-    let app = TestApp::builder().on(url).through(through(&proxy)).start().await;
+    let (proxy, through) = proxied(&url).await;
+    let app = TestApp::builder().on(url).through(through).start().await;
     let (kept, revoked) = (app.member("o1", "u1", "admin").await, app.member("o1", "u2", "admin").await);
     let (mut stays, mut goes) = (app.open(&kept, "").await, app.open(&revoked, "").await);
     proxy.cut();
@@ -63,8 +63,8 @@ async fn who_lost_a_membership_while_the_slot_was_invalidated_gets_nothing_more(
 #[tokio::test]
 async fn memberships_truncated_while_the_slot_was_lost_end_every_stream() {
     let url = shared::database().await;
-    let proxy = Proxy::start(address(&url).await).await;
-    let app = TestApp::builder().on(url).through(through(&proxy)).start().await;
+    let (proxy, through) = proxied(&url).await;
+    let app = TestApp::builder().on(url).through(through).start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "").await;
     proxy.cut();

@@ -4,8 +4,7 @@ use serde_json::{Value, json};
 use walcast::postgres::client::Client;
 
 use super::*;
-use crate::bench::proxy::Proxy;
-use crate::faults::proxied;
+use crate::bench::proxy::{Proxy, proxied};
 
 const BAYS: &str = "create table bays (id int primary key, organization_id text not null, spots int)";
 
