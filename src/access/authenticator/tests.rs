@@ -70,11 +70,12 @@ fn judged_at(access: &config::Access, token: &str, at: SystemTime) -> Result<Pri
 
 #[test]
 fn a_principal_is_what_the_claims_say() {
+    let now = UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
     let token = hs256(&claims(&json!({
         "scope": "walcast:stats other", "organizationId": "a", "organizations": {"a": "admin", "b": null},
-        "aud": "anyone", "unknown": 1,
+        "aud": "anyone", "unknown": 1, "exp": 1_700_000_060,
     })));
-    let principal = judged(&configured(true, &[]), &token).expect("a good token");
+    let principal = judged_at(&configured(true, &[]), &token, now).expect("a good token");
     assert_eq!(&*principal.subject, "u1");
     assert!(
         principal.has_scope("walcast:stats")
@@ -84,7 +85,7 @@ fn a_principal_is_what_the_claims_say() {
     assert_eq!(principal.default_organization.as_deref(), Some("a"));
     assert_eq!(principal.organizations.get("a"), Some(&Some("admin".into())));
     assert_eq!(principal.organizations.get("b"), Some(&None));
-    assert!((59..=60).contains(&principal.remaining(now()).as_secs()));
+    assert_eq!(principal.remaining(now), Duration::from_millis(59_750));
 
     let list =
         judged(&configured(true, &[]), &hs256(&claims(&json!({"organizations": ["a"], "scope": ["x"]}))));
