@@ -10,8 +10,11 @@
 //! over the log. What is confirmed is pruned. Every await here may be cancelled: what is under way lives in the
 //! source, not in a future.
 
+mod answer;
 mod assembly;
+mod opening;
 mod relation;
+mod row;
 mod session;
 pub(super) mod triggers;
 
@@ -34,7 +37,8 @@ use crate::postgres::dsn::Dsn;
 use crate::postgres::pgoutput::LongMessages;
 use crate::postgres::schema::TableName;
 use crate::postgres::{Lsn, PgTimestamp};
-use session::{Attempt, Opened, Past, Round, Session, Target, Task};
+use opening::{Attempt, Opened, Past, Target};
+use session::{Round, Session, Task};
 
 /// How soon an outbox that was found busy is tried again.
 const BUSY_DELAY: Duration = Duration::from_millis(400);
@@ -144,7 +148,7 @@ impl OutboxSource {
             match &mut self.phase {
                 Phase::Waiting { until } => {
                     sleep_until(*until).await;
-                    let attempt = session::open(self.target.clone(), self.past());
+                    let attempt = opening::open(self.target.clone(), self.past());
                     self.phase = Phase::Connecting(Box::pin(attempt));
                 }
                 Phase::Connecting(attempt) => match attempt.await {
@@ -278,7 +282,7 @@ impl OutboxSource {
         let (target, past) = (self.target.clone(), self.past());
         self.phase = Phase::Connecting(Box::pin(async move {
             tokio::time::sleep(delay).await;
-            session::retry(connection, target, past).await
+            opening::retry(connection, target, past).await
         }));
     }
 
