@@ -21,6 +21,7 @@ mod heartbeat;
 mod item;
 mod kind;
 mod link;
+mod news;
 mod outbox;
 mod policy;
 mod progress;
