@@ -281,8 +281,8 @@ mod tests {
     async fn a_full_lobby_lets_nobody_in_until_somebody_left_or_had_their_moment() {
         let moment = Duration::from_millis(50);
         let lobby = Lobby::sized(1, 1, moment);
-        let first = lobby.admit(address(1)).await.unwrap();
         let began = Instant::now();
+        let first = lobby.admit(address(1)).await.unwrap();
         let second = lobby.admit(address(2)).await.unwrap();
         assert!(began.elapsed() >= moment && sent_away(&first));
         second.busy();
