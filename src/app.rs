@@ -17,6 +17,7 @@ mod housekeeping;
 mod judge;
 mod pipeline;
 mod prepare;
+mod reread;
 mod watch;
 
 use std::future::Future;
@@ -250,6 +251,8 @@ impl Worker {
         let read = tables.iter().map(|(table, _)| table.clone()).collect();
         let watch =
             Watch::new(&config, prepared.source, dsn.clone(), tables, readiness.clone(), metrics.clone());
+        // What a row of theirs leaves behind, or asks for, concerns the whole transaction.
+        let whole = mirror.tables().chain(prepared.compiled.tables_with_related()).cloned().collect();
         let mapper = Mapper::new(
             prepared.compiled,
             Arc::new(prepared.schema.types),
@@ -277,7 +280,7 @@ impl Worker {
         );
         let visible = keep_visible(Arc::clone(&visibility), Arc::clone(&journals));
         let parts = Parts {
-            source: Source::new(prepared.source, &config, dsn.clone(), read),
+            source: Source::new(prepared.source, &config, dsn.clone(), read).in_parts(whole),
             signals: watch.signals(),
             judge: Judge::new(hub, memberships, Arc::clone(&presence)),
             dsn,

@@ -128,6 +128,11 @@ impl Mirror {
         Self { source, ..self }
     }
 
+    /// The mirrored tables.
+    pub fn tables(&self) -> impl Iterator<Item = &TableName> {
+        self.tables.iter().map(|table| &table.spec.table)
+    }
+
     /// The mirrored table of that name.
     #[must_use]
     pub fn find(&self, table: &TableName) -> Option<MirrorTableId> {

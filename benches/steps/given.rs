@@ -117,6 +117,7 @@ impl Rules {
             end_lsn: Lsn::new(1001),
             xid: 1,
             commit_time: PgTimestamp::from_micros(0),
+            begun: false,
             changes: Changes::Memory(Vec::new()),
         };
         mapper.begin(&transaction).expect("nothing to read");

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Transaction ─► begin ─► each change: mirror.apply, map, append ─► (more that has already come) ─► publish
+//! Part        ─► begin ─► each change: map, append          … the rest of its transaction, or discard: it comes again
 //! Position    ────────────────────────────────────────────────────────────────────────────────► publish
 //! Reset, the first Connected ─► a new history: empty journals, the mirror read again
 //! ```
@@ -22,16 +23,16 @@ use super::canary::Canary;
 use super::epoch::epoch;
 use super::housekeeping::Housekeeping;
 use super::judge::Judge;
-use super::prepare::{chain, query_kind};
+use super::prepare::chain;
+use super::reread;
 use super::stopping;
 use super::watch::Signals;
 use crate::catalog::{Compiled, Mapper};
 use crate::journal::Journals;
-use crate::mirror::{LoadError, Mirror};
-use crate::postgres::schema::Types;
-use crate::postgres::{Dsn, Lsn, client};
+use crate::mirror::Mirror;
+use crate::postgres::{Dsn, Lsn};
 use crate::source::{
-    Backoff, Change, Changes, ErrorKind, Identity, ResetReason, Source, SourceError, SourceItem, Transaction,
+    Backoff, Change, Changes, ErrorKind, Identity, Part, ResetReason, Source, SourceItem, Transaction,
     Visibility,
 };
 use crate::telemetry::{Metrics, Phase, Readiness, Reason, State};
@@ -47,6 +48,8 @@ const PULSE: Duration = Duration::from_secs(1);
 
 /// For how long transactions that have already come may hold up the publishing of the first.
 const BURST: Duration = Duration::from_millis(1);
+
+const UNREADABLE: &str = "a spooled transaction can't be read back";
 
 /// Keys of readiness's reasons.
 const SOURCE: &str = "source";
@@ -77,6 +80,8 @@ pub(super) struct Pipeline {
     cuts: u64,
     /// Heartbeats that were applied and are not published yet.
     canaries: Vec<Bytes>,
+    /// Parts of a transaction are appended, whose rest has yet to come.
+    begun: bool,
     /// How far the server's log and the journals were when last looked at.
     seen: (Lsn, Lsn),
     /// Ended by `stop` only: a wait that something else must be able to break off.
@@ -95,6 +100,7 @@ impl Pipeline {
             identity: None,
             cuts: 0,
             canaries: Vec::new(),
+            begun: false,
             seen: (Lsn::ZERO, Lsn::ZERO),
             stopped,
         }
@@ -130,7 +136,14 @@ impl Pipeline {
     }
 
     async fn take(&mut self, item: SourceItem) -> anyhow::Result<Result<(), Stopped>> {
+        match &item {
+            SourceItem::Part(_) | SourceItem::Transaction(_) => {}
+            // The connection that the transaction came on has broken: it comes again, from its first change on.
+            _ if self.begun => self.discard(),
+            _ => {}
+        }
         match item {
+            SourceItem::Part(part) => return self.part(&part).await,
             SourceItem::Transaction(transaction) => return self.burst(transaction).await,
             SourceItem::Position { lsn, .. } => {
                 self.publish(lsn);
@@ -174,7 +187,7 @@ impl Pipeline {
         let mut backoff = Backoff::new();
         loop {
             let (mirror, dsn) = (Arc::clone(&self.parts.mirror), self.parts.dsn.clone());
-            let loaded = self.meanwhile(async move { load(&mirror, &dsn).await }).await?;
+            let loaded = self.meanwhile(async move { reread::mirror(&mirror, &dsn).await }).await?;
             let error = match loaded {
                 Ok(()) => {
                     self.parts.readiness.mend(MIRROR);
@@ -210,20 +223,17 @@ impl Pipeline {
     /// streams a burst and not one a transaction.
     async fn burst(&mut self, first: Transaction) -> anyhow::Result<Result<(), Stopped>> {
         let began = Instant::now();
-        let mut next = Some(first);
+        let mut next = Some(SourceItem::Transaction(first));
         let mut done = Vec::new();
-        while let Some(transaction) = next.take() {
+        while let Some(SourceItem::Transaction(transaction)) = next {
             if let Err(Stopped) = self.apply(&transaction).await? {
                 // None of the burst was published: all of it comes again.
-                self.parts.journals.discard_unpublished();
-                self.canaries.clear();
+                self.discard();
                 return Ok(Err(Stopped));
             }
             done.push((transaction.xid, transaction.end_lsn));
             let whole = matches!(transaction.changes, Changes::Memory(_)) && began.elapsed() < BURST;
-            if whole && let Some(SourceItem::Transaction(transaction)) = self.parts.source.try_next() {
-                next = Some(transaction);
-            }
+            next = if whole { self.parts.source.try_next() } else { None };
         }
         if let Some((_, end)) = done.last() {
             self.publish(*end);
@@ -231,20 +241,47 @@ impl Pipeline {
         for (xid, end) in done {
             self.parts.visibility.record(xid, end);
         }
-        Ok(Ok(()))
+        match next {
+            Some(SourceItem::Part(part)) => self.part(&part).await,
+            _ => Ok(Ok(())),
+        }
+    }
+
+    /// Drops what is not published: it comes again.
+    fn discard(&mut self) {
+        self.parts.journals.discard_unpublished();
+        self.canaries.clear();
+        self.begun = false;
+    }
+
+    /// Appends what has come of a long transaction. No row of a mirrored table is in it: the mirror stays as it was before
+    /// the transaction, so that nothing but the appended has to be undone.
+    async fn part(&mut self, part: &Part) -> anyhow::Result<Result<(), Stopped>> {
+        self.begun = true;
+        self.parts.mapper.begin_part(part).context(UNREADABLE)?;
+        self.each(part.xid, &part.changes).await
     }
 
     /// Appends a transaction's events, and lets streams stand as it leaves their users.
     async fn apply(&mut self, transaction: &Transaction) -> anyhow::Result<Result<(), Stopped>> {
-        const UNREADABLE: &str = "a spooled transaction can't be read back";
         self.parts.metrics.transactions.inc();
-        self.parts.metrics.changes.inc_by(transaction.changes.len());
         self.parts.metrics.spooled.inc_by(u64::from(matches!(transaction.changes, Changes::Spooled(_))));
         self.parts.mapper.begin(transaction).context(UNREADABLE)?;
-        let mut changes = transaction.reader().context(UNREADABLE)?;
+        if let Err(Stopped) = self.each(transaction.xid, &transaction.changes).await? {
+            return Ok(Err(Stopped));
+        }
+        self.begun = false;
+        self.parts.judge.settle(transaction.commit_lsn);
+        Ok(Ok(()))
+    }
+
+    /// Appends the events of changes.
+    async fn each(&mut self, xid: u32, changes: &Changes) -> anyhow::Result<Result<(), Stopped>> {
+        self.parts.metrics.changes.inc_by(changes.len());
+        let mut changes = changes.reader().context(UNREADABLE)?;
         let mut until_pulse = CHANGES_A_PULSE;
         while let Some(change) = changes.next().context(UNREADABLE)? {
-            if let Err(Stopped) = self.mirror(transaction.xid, change).await? {
+            if let Err(Stopped) = self.mirror(xid, change).await? {
                 return Ok(Err(Stopped));
             }
             if let Change::Canary(content) = change {
@@ -267,7 +304,6 @@ impl Pipeline {
                 tokio::task::yield_now().await;
             }
         }
-        self.parts.judge.settle(transaction.commit_lsn);
         Ok(Ok(()))
     }
 
@@ -314,7 +350,7 @@ impl Pipeline {
         let mut backoff = Backoff::new();
         loop {
             let dsn = dsn.clone();
-            let fetched = self.meanwhile(async move { types(&dsn).await }).await?;
+            let fetched = self.meanwhile(async move { reread::types(&dsn).await }).await?;
             match fetched {
                 Ok(types) => {
                     self.parts.mapper.set_types(Arc::new(types));
@@ -394,42 +430,4 @@ impl Pipeline {
             source.begin_anew(ResetReason::PartitionCut);
         }
     }
-}
-
-/// Why the mirror, or the types, could not be read.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error(transparent)]
-    Connect(#[from] SourceError),
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error("the types of the database can't be read")]
-    Types(#[from] crate::postgres::schema::SchemaError),
-}
-
-impl ReadError {
-    fn kind(&self) -> ErrorKind {
-        use crate::postgres::schema::SchemaError;
-        match self {
-            Self::Connect(error) => error.kind(),
-            Self::Load(LoadError::Query(error) | LoadError::Schema(SchemaError::Query(error)))
-            | Self::Types(SchemaError::Query(error)) => query_kind(error),
-            Self::Load(_) | Self::Types(_) => ErrorKind::Operator,
-        }
-    }
-}
-
-async fn load(mirror: &Mirror, dsn: &Dsn) -> Result<(), ReadError> {
-    if mirror.is_empty() {
-        return Ok(());
-    }
-    let client = client::connect(dsn).await.map_err(SourceError::from)?;
-    let snapshot = mirror.load(&client).await?;
-    tracing::info!(barrier = %snapshot.barrier, bytes = mirror.bytes(), "mirror read");
-    Ok(())
-}
-
-async fn types(dsn: &Dsn) -> Result<Types, ReadError> {
-    let client = client::connect(dsn).await.map_err(SourceError::from)?;
-    Ok(Types::fetch(&client).await?)
 }

@@ -95,6 +95,14 @@ impl Compiled {
         &self.published
     }
 
+    /// Tables whose events may need rows that come later in the same transaction.
+    pub fn tables_with_related(&self) -> impl Iterator<Item = &TableName> {
+        let asks = |rules: &&TableRules| {
+            rules.joins.iter().any(|j| matches!(j.source, JoinSource::Transaction { .. }))
+        };
+        self.tables.iter().filter(asks).map(|rules| &rules.name)
+    }
+
     /// Whether values of the relation can get into events.
     pub(super) fn uses(&self, relation: &Relation) -> bool {
         self.published.iter().any(|name| name.name == relation.name && name.schema == relation.namespace)

@@ -159,6 +159,7 @@ pub(super) fn transaction(changes: Vec<Change>) -> Transaction {
         end_lsn: Lsn::new(4104),
         xid: 77,
         commit_time: PgTimestamp::from_micros(0),
+        begun: false,
         changes: Changes::Memory(changes),
     }
 }

@@ -1,7 +1,7 @@
 //! Changes to events: the one place where a row gets a meaning.
 //!
 //! ```text
-//! begin(transaction)   pass 1: the rows that others are related to
+//! begin(transaction)   pass 1: the rows that others are related to (also of a part, where it comes in parts)
 //! map_change(change)   bind ─► halves (who has lost the row, who has it now) ─► rules ─► frame ─► sink
 //! ```
 //!
@@ -31,10 +31,10 @@ use std::sync::Arc;
 
 use crate::config::Secret;
 use crate::mirror::Mirror;
-use crate::postgres::Lsn;
 use crate::postgres::pgoutput::{Relation, RelationId};
 use crate::postgres::schema::Types;
-use crate::source::{Change, Operation, RowChange, Transaction};
+use crate::postgres::{Lsn, PgTimestamp};
+use crate::source::{Change, Changes, Operation, Part, RowChange, Transaction};
 
 use super::compile::Compiled;
 use super::event::{Epoch, Event, EventId, Kind, OrganizationId, SyncReason, Tags};
@@ -195,17 +195,36 @@ impl Mapper {
     /// # Errors
     /// The transaction could not be read.
     pub fn begin(&mut self, transaction: &Transaction) -> io::Result<()> {
-        self.transaction = Position {
-            commit_lsn: transaction.commit_lsn,
-            commit_millis: transaction.commit_time.unix_millis(),
-            xid: transaction.xid,
-            taken: 0,
-        };
+        let Transaction { commit_lsn, commit_time, xid, .. } = *transaction;
+        if !transaction.begun {
+            self.open(commit_lsn, commit_time, xid);
+        }
+        self.collect(&transaction.changes)
+    }
+
+    /// Opens a transaction of which this is the first part, and collects the related rows of the part. No row that asks
+    /// for them may be in it.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn begin_part(&mut self, part: &Part) -> io::Result<()> {
+        if part.first {
+            self.open(part.commit_lsn, part.commit_time, part.xid);
+        }
+        self.collect(&part.changes)
+    }
+
+    fn open(&mut self, commit_lsn: Lsn, commit_time: PgTimestamp, xid: u32) {
+        self.transaction = Position { commit_lsn, commit_millis: commit_time.unix_millis(), xid, taken: 0 };
         self.related.clear(self.compiled.targets.len());
-        if self.compiled.targets.is_empty() {
+    }
+
+    fn collect(&mut self, changes: &Changes) -> io::Result<()> {
+        let related = |mapper: &mut Self, relation: &Arc<Relation>| !mapper.bind(relation).targets.is_empty();
+        if self.compiled.targets.is_empty() || !changes.touch(|relation| related(self, relation)) {
             return Ok(());
         }
-        let mut changes = transaction.reader()?;
+        let mut changes = changes.reader()?;
         while let Some(change) = changes.next()? {
             let Change::Row(change) = change else { continue };
             let bound = self.bind(&change.relation);

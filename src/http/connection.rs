@@ -31,7 +31,7 @@ use tokio::time::sleep;
 use tower::Service as _;
 
 use super::delivery::{self, Admitted};
-use super::lobby::Guest;
+use super::lobby::{AT_A_DESK, Guest};
 use super::state::{Phase, State};
 
 /// How long a client may be silent at first and between two requests, and how long it may take for a request's head.
@@ -70,6 +70,7 @@ pub(super) async fn serve(
 ) {
     let _open = state.connections.enter();
     if says_something(&state, &socket, &guest).await {
+        guest.take_desk().await;
         // Only now, and apart: hyper has buffers and the router a good deal of state for whoever they serve, which would
         // lie between the streams that are opened meanwhile.
         Box::pin(answer(state, router, socket, peer, guest)).await;
@@ -114,6 +115,9 @@ async fn answer(state: Arc<State>, router: Router, socket: TcpStream, peer: Sock
         .serve_connection(TokioIo::new(Taken { socket, stuck: false }), service);
     let mut phase = state.phase.subscribe();
     let mut closing = false;
+    let desk = sleep(AT_A_DESK);
+    tokio::pin!(desk);
+    let mut at_desk = true;
     let admitted = loop {
         tokio::select! {
             biased;
@@ -124,6 +128,10 @@ async fn answer(state: Arc<State>, router: Router, socket: TcpStream, peer: Sock
                 Pin::new(&mut connection).graceful_shutdown();
             }
             () = guest.sent_away() => return,
+            () = &mut desk, if at_desk => {
+                at_desk = false;
+                guest.leave_desk();
+            }
             outcome = &mut connection => {
                 if let Err(error) = outcome {
                     tracing::debug!(%error, "connection failed");

@@ -5,13 +5,20 @@
 //! lobby the longest waiting of all goes, but not before they had a moment to say something: until then, and while
 //! everybody is busy, nobody is let in, and who comes stands in the system's queue. A stream has left the lobby: it
 //! counts against the limits of streams.
+//!
+//! Who has said something takes a desk until the first answer. There are few, because what HTTP takes for a connection in
+//! the making is many times what a stream takes, and a crowd that is served at once leaves all of it in the allocator. A
+//! desk saves memory and judges nobody: it is kept for a moment at most, and waited for no longer.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 /// Guests at most: each costs up to its head's buffer.
 pub(super) const MOST: usize = 4096;
@@ -22,6 +29,12 @@ const OF_ADDRESS: usize = MOST / 4;
 /// A request that was sent at once has been read after so long, also of one among thousands that came together.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
+/// Enough for any number of cores: an answer that waits for nothing takes less than a millisecond.
+const DESKS: usize = 64;
+
+/// For how long a desk is kept, and waited for, at most.
+pub(super) const AT_A_DESK: Duration = Duration::from_millis(100);
+
 #[derive(Debug)]
 pub(super) struct Lobby {
     most: usize,
@@ -30,6 +43,7 @@ pub(super) struct Lobby {
     state: Mutex<State>,
     /// Somebody left.
     left: Notify,
+    desks: Arc<Semaphore>,
 }
 
 /// Why nobody can be let in.
@@ -72,6 +86,7 @@ pub(super) struct Guest {
     leave: Arc<Notify>,
     /// None while busy.
     turn: Mutex<Option<u64>>,
+    desk: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Lobby {
@@ -81,7 +96,8 @@ impl Lobby {
     }
 
     fn sized(most: usize, of_address: usize, moment: Duration) -> Arc<Self> {
-        Arc::new(Self { most, of_address, moment, state: Mutex::default(), left: Notify::new() })
+        let desks = Arc::new(Semaphore::new(DESKS));
+        Arc::new(Self { most, of_address, moment, state: Mutex::default(), left: Notify::new(), desks })
     }
 
     /// As [`enter`](Self::enter), once there is room. None: the address is full of its own.
@@ -128,7 +144,7 @@ impl Lobby {
         let leave = Arc::new(Notify::new());
         let turn = Mutex::new(Some(state.wait(address, Arc::clone(&leave))));
         drop(state);
-        Ok(Guest { lobby: Arc::clone(self), address, leave, turn })
+        Ok(Guest { lobby: Arc::clone(self), address, leave, turn, desk: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -189,8 +205,23 @@ impl Guest {
         }
     }
 
+    /// Waits for a desk, and goes on without one where all are taken for long.
+    pub(super) async fn take_desk(&self) {
+        let desks = &self.lobby.desks;
+        let desk = match Arc::clone(desks).try_acquire_owned() {
+            Ok(desk) => Some(desk),
+            Err(_) => timeout(AT_A_DESK, Arc::clone(desks).acquire_owned()).await.ok().and_then(Result::ok),
+        };
+        *self.desk() = desk;
+    }
+
+    pub(super) fn leave_desk(&self) {
+        self.desk().take();
+    }
+
     /// The request is answered.
     pub(super) fn waits(&self) {
+        self.leave_desk();
         let mut own = self.turn();
         if own.is_none() {
             *own = Some(self.lobby.state().wait(self.address, Arc::clone(&self.leave)));
@@ -200,6 +231,10 @@ impl Guest {
     /// Resolves when it has to make room.
     pub(super) async fn sent_away(&self) {
         self.leave.notified().await;
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn turn(&self) -> MutexGuard<'_, Option<u64>> {
@@ -216,95 +251,5 @@ impl Drop for Guest {
             drop(state);
             self.lobby.left.notify_one();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    fn address(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([10, 0, 0, last]))
-    }
-
-    fn sent_away(guest: &Guest) -> bool {
-        guest.sent_away().now_or_never().is_some()
-    }
-
-    #[test]
-    fn who_has_waited_longest_makes_room_and_who_is_busy_does_not() {
-        let lobby = Lobby::sized(3, 3, Duration::ZERO);
-        let guests: Vec<_> = (1..=3).map(|n| lobby.enter(address(n)).unwrap()).collect();
-        guests[0].busy();
-        let fourth = lobby.enter(address(4)).unwrap();
-        let left: Vec<_> = guests.iter().map(sent_away).collect();
-        assert_eq!(left, [false, true, false]);
-        // Back from its request it is the last in the row.
-        guests[0].waits();
-        let fifth = lobby.enter(address(5)).unwrap();
-        let sixth = lobby.enter(address(6)).unwrap();
-        assert_eq!((sent_away(&guests[2]), sent_away(&fourth), sent_away(&guests[0])), (true, true, false));
-        [&guests[0], &fifth, &sixth].into_iter().for_each(Guest::busy);
-        assert_eq!(lobby.enter(address(7)).unwrap_err(), Full::Lobby(None), "everybody is busy");
-        drop(fifth);
-        assert!(lobby.enter(address(7)).is_ok());
-    }
-
-    #[test]
-    fn a_full_address_makes_room_among_its_own() {
-        let lobby = Lobby::sized(10, 2, Duration::ZERO);
-        let other = lobby.enter(address(1)).unwrap();
-        let first = lobby.enter(address(2)).unwrap();
-        let second = lobby.enter(address(2)).unwrap();
-        let third = lobby.enter(address(2)).unwrap();
-        assert_eq!((sent_away(&other), sent_away(&first), sent_away(&second)), (false, true, false));
-        [&second, &third].into_iter().for_each(Guest::busy);
-        assert_eq!(lobby.enter(address(2)).unwrap_err(), Full::Address);
-        let proxied: Vec<_> = (0..7).map(|_| lobby.enter(None).unwrap()).collect();
-        assert!(!sent_away(&other), "three of two addresses and seven of none are ten");
-        drop((other, first, second, third, proxied));
-        let state = lobby.state();
-        assert_eq!((state.open, state.waiting.len(), state.addresses.len()), (0, 0, 0));
-    }
-
-    #[test]
-    fn where_addresses_say_nothing_everybody_has_their_moment() {
-        let lobby = Lobby::new(2, false);
-        let guests = [lobby.enter(address(1)).unwrap(), lobby.enter(address(1)).unwrap()];
-        assert!(matches!(lobby.enter(address(1)), Err(Full::Lobby(Some(_)))));
-        assert!(guests.iter().all(|guest| !sent_away(guest)));
-    }
-
-    #[tokio::test]
-    async fn a_full_lobby_lets_nobody_in_until_somebody_left_or_had_their_moment() {
-        let moment = Duration::from_millis(50);
-        let lobby = Lobby::sized(1, 1, moment);
-        let first = lobby.admit(address(1)).await.unwrap();
-        let began = Instant::now();
-        let second = lobby.admit(address(2)).await.unwrap();
-        assert!(began.elapsed() >= moment && sent_away(&first));
-        second.busy();
-        assert!(lobby.admit(address(2)).now_or_never().is_some_and(|refused| refused.is_none()));
-        let third = lobby.admit(address(3));
-        tokio::pin!(third);
-        assert!(tokio::time::timeout(2 * moment, &mut third).await.is_err(), "everybody is busy");
-        drop(second);
-        assert!(third.await.is_some());
-    }
-
-    #[test]
-    fn who_is_sent_away_frees_one_place_and_not_two() {
-        let lobby = Lobby::sized(1, 1, Duration::ZERO);
-        let first = lobby.enter(address(1)).unwrap();
-        let second = lobby.enter(address(1)).unwrap();
-        // Its request came too late.
-        first.busy();
-        first.waits();
-        drop(first);
-        assert_eq!(lobby.state().open, 1);
-        drop(second);
-        assert_eq!(lobby.state().open, 0);
     }
 }

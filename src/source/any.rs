@@ -26,6 +26,16 @@ impl Source {
         }
     }
 
+    /// Hands out long transactions in parts, as they come, as far as no row of these tables is among them. Those of an
+    /// outbox are handed out whole.
+    #[must_use]
+    pub fn in_parts(self, whole: Vec<TableName>) -> Self {
+        match self {
+            Self::Wal(source) => Self::Wal(Box::new(source.in_parts(whole))),
+            Self::Outbox(source) => Self::Outbox(source),
+        }
+    }
+
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
@@ -45,7 +55,7 @@ impl Source {
         }
     }
 
-    /// A transaction that has already come, without waiting.
+    /// A transaction, or a part of one, that has already come, without waiting.
     pub fn try_next(&mut self) -> Option<SourceItem> {
         match self {
             Self::Wal(source) => source.try_next(),

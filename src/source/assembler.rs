@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Begin ─► Open { changes in memory ─ above the limit ─► head in memory, rest in a file } ─ Commit ─► Transaction
+//!                  └ taken out as a Part, now and then, as long as none needs the rest
 //! ```
 //!
 //! A state machine without a clock and without a network; its only IO is the spool's file. What a server must not
@@ -17,9 +18,10 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::parts::Parts;
 use super::relations::Relations;
 use super::spool::SpoolWriter;
-use super::{Change, Changes, Transaction};
+use super::{Change, Changes, Part, Transaction};
 use crate::postgres::Lsn;
 use crate::postgres::pgoutput::{Begin, Commit, LogicalMessage, RelationId};
 
@@ -32,12 +34,18 @@ pub(super) struct Assembler {
     relations: Relations,
     open: Option<Open>,
     limit_bytes: u64,
+    /// None: transactions are handed out whole.
+    parts: Option<Parts>,
 }
 
 #[derive(Debug)]
 struct Open {
     begin: Begin,
     buffer: Buffer,
+    /// A part of it was taken.
+    begun: bool,
+    /// No part, or no further one, may be taken.
+    whole: bool,
 }
 
 #[derive(Debug)]
@@ -69,12 +77,31 @@ pub enum AssembleError {
 
 impl Assembler {
     pub(super) fn new(limit_bytes: u64) -> Self {
-        Self { relations: Relations::default(), open: None, limit_bytes }
+        Self { relations: Relations::default(), open: None, limit_bytes, parts: None }
+    }
+
+    /// Lets [`take_part`](Self::take_part) have what does not need the rest of its transaction.
+    pub(super) fn in_parts(self, parts: Option<Parts>) -> Self {
+        Self { parts, ..self }
     }
 
     /// Between `Begin` and `Commit`.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
+    }
+
+    /// What has come of the open transaction, where it is enough to be worth it.
+    pub(super) fn take_part(&mut self) -> Option<Part> {
+        let open = self.open.as_mut().filter(|open| !open.whole)?;
+        let Buffer::Memory { changes, bytes } = &mut open.buffer else { return None };
+        if changes.is_empty() || !self.parts.as_ref()?.are_worth(*bytes) {
+            return None;
+        }
+        *bytes = 0;
+        let Begin { final_lsn: commit_lsn, commit_time, xid } = open.begin;
+        let first = !std::mem::replace(&mut open.begun, true);
+        let changes = Changes::Memory(std::mem::take(changes));
+        Some(Part { commit_lsn, xid, commit_time, first, changes })
     }
 
     /// `raw` is what `message` was decoded from. The transaction, once its commit has come.
@@ -126,6 +153,9 @@ impl Assembler {
                     spool.define(&relation)?;
                 }
                 self.count(size);
+                if let Some(parts) = &mut self.parts {
+                    parts.define(&relation);
+                }
                 self.relations.define(relation);
             }
             LogicalMessage::Origin(_) | LogicalMessage::Type(_) => self.count(size),
@@ -139,7 +169,8 @@ impl Assembler {
         if self.open.is_some() {
             return Err(Violation::NestedBegin);
         }
-        self.open = Some(Open { begin, buffer: Buffer::Memory { changes: Vec::new(), bytes: 0 } });
+        let buffer = Buffer::Memory { changes: Vec::new(), bytes: 0 };
+        self.open = Some(Open { begin, buffer, begun: false, whole: self.parts.is_none() });
         Ok(())
     }
 
@@ -163,12 +194,13 @@ impl Assembler {
         };
         let spools = self.spools(size);
         let Some(open) = &mut self.open else { return Ok(()) };
+        open.whole = open.whole || self.parts.as_ref().is_some_and(|parts| parts.needs_all(&change));
         match &mut open.buffer {
-            Buffer::Spool(spool) => spool.push(raw)?,
+            Buffer::Spool(spool) => spool.push(&change, raw)?,
             Buffer::Memory { changes, bytes } => {
                 if spools {
                     let mut spool = SpoolWriter::new(std::mem::take(changes), self.relations.clone())?;
-                    spool.push(raw)?;
+                    spool.push(&change, raw)?;
                     open.buffer = Buffer::Spool(spool);
                 } else {
                     *bytes = bytes.saturating_add(size).saturating_add(CHANGE_OVERHEAD_BYTES);
@@ -180,7 +212,7 @@ impl Assembler {
     }
 
     fn commit(&mut self, commit: Commit) -> Result<Transaction, AssembleError> {
-        let Open { begin, buffer } = self.open.take().ok_or(Violation::Outside("commit"))?;
+        let Open { begin, buffer, begun, .. } = self.open.take().ok_or(Violation::Outside("commit"))?;
         if begin.final_lsn != commit.commit_lsn {
             let (announced, committed) = (begin.final_lsn, commit.commit_lsn);
             return Err(Violation::CommitMismatch { announced, committed }.into());
@@ -190,6 +222,7 @@ impl Assembler {
             end_lsn: commit.end_lsn,
             xid: begin.xid,
             commit_time: commit.commit_time,
+            begun,
             changes: match buffer {
                 Buffer::Memory { changes, .. } => Changes::Memory(changes),
                 Buffer::Spool(spool) => Changes::Spooled(spool.finish()?),

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Transaction;
 use super::policy::ErrorKind;
+use super::{Part, Transaction};
 use crate::postgres::{Lsn, PgTimestamp};
 
 /// One step of a source, in the order in which it happened.
 #[derive(Debug)]
 pub enum SourceItem {
+    /// Where the source was told that it may: more of a transaction follows, or it comes again after a `Disconnected`.
+    Part(Part),
     Transaction(Transaction),
     /// Every commit below `lsn` has been yielded. Only between transactions, and always above the last one.
     Position {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::SourceItem;
 use super::assembler::Assembler;
 use super::policy::SourceError;
 use super::progress::{Boundary, Progress};
-use super::{SourceItem, Transaction};
 use crate::postgres::pgoutput::LogicalMessage;
 use crate::postgres::replication::{Keepalive, XLogData};
 use crate::postgres::{Lsn, PgTimestamp, ReplicationMessage, ReplicationStream, pgoutput};
@@ -84,14 +84,14 @@ impl Flow {
 impl Link {
     pub(super) fn new(
         stream: ReplicationStream,
-        max_transaction: u64,
+        assembler: Assembler,
         status_interval: Duration,
         handed_out: Lsn,
     ) -> Self {
         let now = Instant::now();
         Self {
             stream,
-            assembler: Assembler::new(max_transaction),
+            assembler,
             opened: now,
             heard: now,
             received: 0,
@@ -112,8 +112,8 @@ impl Link {
     /// Everything that has already come is taken before anything is awaited.
     pub(super) async fn next(&mut self, progress: &mut Progress) -> Result<SourceItem, SourceError> {
         loop {
-            if let Some(transaction) = self.try_next(progress)? {
-                return Ok(SourceItem::Transaction(transaction));
+            if let Some(item) = self.try_next(progress)? {
+                return Ok(item);
             }
             self.send_status_if_due(progress).await?;
             if let Some(boundary) = self.position.take() {
@@ -141,17 +141,17 @@ impl Link {
                     return Err(SourceError::Silent { seconds: SILENCE.as_secs() });
                 }
             };
-            if let Some(transaction) = self.accept(message, progress)? {
-                return Ok(SourceItem::Transaction(transaction));
+            if let Some(item) = self.accept(message, progress)? {
+                return Ok(item);
             }
         }
     }
 
-    /// A transaction out of what has already come.
-    pub(super) fn try_next(&mut self, progress: &mut Progress) -> Result<Option<Transaction>, SourceError> {
+    /// A transaction, or a part of one, out of what has already come.
+    pub(super) fn try_next(&mut self, progress: &mut Progress) -> Result<Option<SourceItem>, SourceError> {
         while let Some(message) = self.stream.try_next()? {
-            if let Some(transaction) = self.accept(message, progress)? {
-                return Ok(Some(transaction));
+            if let Some(item) = self.accept(message, progress)? {
+                return Ok(Some(item));
             }
         }
         Ok(None)
@@ -185,7 +185,7 @@ impl Link {
         &mut self,
         message: ReplicationMessage,
         progress: &mut Progress,
-    ) -> Result<Option<Transaction>, SourceError> {
+    ) -> Result<Option<SourceItem>, SourceError> {
         self.heard = Instant::now();
         self.flow.taken += 1;
         match message {
@@ -194,7 +194,7 @@ impl Link {
         }
     }
 
-    fn data(&mut self, data: XLogData, progress: &mut Progress) -> Result<Option<Transaction>, SourceError> {
+    fn data(&mut self, data: XLogData, progress: &mut Progress) -> Result<Option<SourceItem>, SourceError> {
         progress.observe(data.sent_at, data.wal_end);
         self.pings = 0;
         let message = pgoutput::decode(data.data.clone())?;
@@ -202,14 +202,21 @@ impl Link {
             self.flow.began(begin.commit_time, data.sent_at);
         }
         let Some(transaction) = self.assembler.push(&data.data, message)? else {
-            return Ok(None);
+            let part = self.assembler.take_part();
+            // A commit record lies below the end that was handed out with it, and above any end before.
+            let part = part.filter(|part| part.commit_lsn >= self.handed_out);
+            if part.is_some() {
+                // The transaction's own end comes after it.
+                self.position = None;
+            }
+            return Ok(part.map(SourceItem::Part));
         };
         if transaction.end_lsn <= self.handed_out {
             return Ok(None);
         }
         self.position = None;
         self.hand_out((transaction.commit_time, transaction.end_lsn), progress);
-        Ok(Some(transaction))
+        Ok(Some(SourceItem::Transaction(transaction)))
     }
 
     fn keepalive(&mut self, keepalive: Keepalive, progress: &mut Progress) -> Result<(), SourceError> {

@@ -8,6 +8,7 @@
 //! What had come before the limit stays where it is, in memory; everything after it goes to the file. Relations are
 //! remembered and only named in the file, so that a re-read binds each change to the very `Arc` that it had.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
@@ -17,7 +18,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::Change;
 use super::relations::Relations;
-use crate::postgres::pgoutput::{self, Relation};
+use crate::postgres::pgoutput::{self, Relation, RelationId};
 
 /// Bytes in one write and in one read: large enough that their number does not matter.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -36,12 +37,19 @@ pub struct Spool {
     relations: Relations,
     /// Defined since, by number.
     redefined: Vec<Arc<Relation>>,
+    /// Those that rows in the file are of.
+    touched: Vec<Arc<Relation>>,
     file: File,
     bytes: u64,
     len: u64,
 }
 
 impl Spool {
+    /// Whether a row may be of such a table, without reading the file.
+    pub(super) fn touches(&self, wanted: impl FnMut(&Arc<Relation>) -> bool) -> bool {
+        self.head.iter().filter_map(Change::relation).chain(&self.touched).any(wanted)
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.len
     }
@@ -76,6 +84,9 @@ pub(super) struct SpoolWriter {
     head: Vec<Change>,
     relations: Relations,
     redefined: Vec<Arc<Relation>>,
+    touched: Vec<Arc<Relation>>,
+    /// Whose definition of now is among them.
+    touched_ids: HashSet<RelationId>,
     file: BufWriter<File>,
     bytes: u64,
     len: u64,
@@ -88,6 +99,8 @@ impl SpoolWriter {
             head,
             relations,
             redefined: Vec::new(),
+            touched: Vec::new(),
+            touched_ids: HashSet::new(),
             file: BufWriter::with_capacity(BLOCK_BYTES, tempfile::tempfile()?),
             bytes: 0,
         })
@@ -96,11 +109,18 @@ impl SpoolWriter {
     pub(super) fn define(&mut self, relation: &Arc<Relation>) -> io::Result<()> {
         let number = self.redefined.len();
         self.redefined.push(Arc::clone(relation));
+        self.touched_ids.remove(&relation.id);
         self.record(RELATION, number, &[])
     }
 
-    /// A message that is a change.
-    pub(super) fn push(&mut self, message: &[u8]) -> io::Result<()> {
+    /// A change, and the message that it came as.
+    pub(super) fn push(&mut self, change: &Change, message: &[u8]) -> io::Result<()> {
+        if let Some(relation) = change.relation()
+            && self.touched.last().is_none_or(|last| !Arc::ptr_eq(last, relation))
+            && self.touched_ids.insert(relation.id)
+        {
+            self.touched.push(Arc::clone(relation));
+        }
         self.record(MESSAGE, message.len(), message)?;
         self.len += 1;
         Ok(())
@@ -121,6 +141,7 @@ impl SpoolWriter {
             head: self.head,
             relations: self.relations,
             redefined: self.redefined,
+            touched: self.touched,
             file,
             bytes: self.bytes,
             len: self.len,

@@ -4,6 +4,8 @@
 //! Transaction ─ reader() ─► ChangeReader ─ next() ─► &Change      as often as needed, from the first change on
 //!                  ▲
 //!     Changes::Memory | Changes::Spooled (the head in memory, the rest in an unlinked file)
+//!
+//! Part, Part, … Transaction { begun: true }      a long one, as it comes: each has the changes after those before it
 //! ```
 //!
 //! Which of the two it is makes no difference to a reader: the same changes in the same order, each bound to the
@@ -28,6 +30,21 @@ pub struct Transaction {
     /// The low 32 bits of its transaction id.
     pub xid: u32,
     pub commit_time: PgTimestamp,
+    /// Its first changes were handed out before, as [`Part`]s, and are not among these.
+    pub begun: bool,
+    pub changes: Changes,
+}
+
+/// Changes of a transaction that has committed and is still being received. More of it follows, or it comes again from
+/// its first change on, when the connection has broken.
+#[derive(Debug)]
+pub struct Part {
+    pub commit_lsn: Lsn,
+    pub xid: u32,
+    pub commit_time: PgTimestamp,
+    /// Nothing of the transaction was handed out before.
+    pub first: bool,
+    /// Always in memory.
     pub changes: Changes,
 }
 
@@ -50,11 +67,23 @@ pub enum Changes {
 }
 
 impl Changes {
-    fn reader(&self) -> io::Result<ChangeReader<'_>> {
+    /// Reads the changes from the first one on.
+    ///
+    /// # Errors
+    /// Never for changes in memory; a spool's file may fail.
+    pub fn reader(&self) -> io::Result<ChangeReader<'_>> {
         Ok(ChangeReader(match self {
             Self::Memory(changes) => From::Memory(changes.iter()),
             Self::Spooled(spool) => From::Spool(Box::new(spool.reader())),
         }))
+    }
+
+    /// Whether one may be of a row of such a table: what is known without reading a file.
+    pub fn touch(&self, wanted: impl FnMut(&Arc<Relation>) -> bool) -> bool {
+        match self {
+            Self::Memory(changes) => changes.iter().filter_map(Change::relation).any(wanted),
+            Self::Spooled(spool) => spool.touches(wanted),
+        }
     }
 
     #[must_use]
@@ -104,6 +133,16 @@ pub enum Change {
     Emit(EmittedMessage),
     /// A heartbeat that some worker wrote, or somebody in its name; no event.
     Canary(Bytes),
+}
+
+impl Change {
+    /// The table, where it is a row's.
+    pub(super) const fn relation(&self) -> Option<&Arc<Relation>> {
+        match self {
+            Self::Row(row) => Some(&row.relation),
+            Self::Truncate(_) | Self::Emit(_) | Self::Canary(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

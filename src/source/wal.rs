@@ -17,10 +17,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::assembler::Assembler;
 use super::backoff::Backoff;
 use super::confirm::Window;
 use super::connect::{self, Attempt, Opened, Past, Target};
 use super::link::Link;
+use super::parts::Parts;
 use super::policy::{ErrorKind, Fatal, SourceError, describe};
 use super::progress::Progress;
 use super::relations::EMIT_PREFIX;
@@ -42,6 +44,8 @@ pub struct WalSource {
     target: Target,
     window: Window,
     max_transaction: u64,
+    /// As [`WalSource::in_parts`] was told.
+    whole: Option<Vec<TableName>>,
     phase: Phase,
     progress: Progress,
     backoff: Backoff,
@@ -83,6 +87,7 @@ impl WalSource {
             },
             window,
             max_transaction: source.max_transaction.0,
+            whole: None,
             phase: Phase::Waiting { until: Instant::now() },
             progress: Progress::new(window),
             backoff: Backoff::new(),
@@ -96,6 +101,13 @@ impl WalSource {
     #[must_use]
     pub fn of_tables(mut self, tables: Vec<TableName>) -> Self {
         self.target.tables = tables;
+        self
+    }
+
+    /// Hands out long transactions in [`Part`](super::Part)s, as they come, as far as no row of these tables is among them.
+    #[must_use]
+    pub fn in_parts(mut self, whole: Vec<TableName>) -> Self {
+        self.whole = Some(whole);
         self
     }
 
@@ -150,7 +162,7 @@ impl WalSource {
         }
     }
 
-    /// A transaction that has already come, without waiting, so that a burst is published at once. What was yielded
+    /// A transaction, or a part of one, that has already come, without waiting, so that a burst is published at once. What was yielded
     /// before is not dealt with by this.
     pub fn try_next(&mut self) -> Option<SourceItem> {
         if !self.ready.is_empty() {
@@ -160,7 +172,7 @@ impl WalSource {
             return None;
         };
         match link.try_next(&mut self.progress) {
-            Ok(transaction) => transaction.map(SourceItem::Transaction),
+            Ok(item) => item,
             Err(error) => {
                 self.phase = Phase::Broken(error);
                 None
@@ -255,8 +267,9 @@ impl WalSource {
         self.ready.push_back(SourceItem::Connected { identity, start });
         self.told = None;
         let head = self.progress.head();
-        self.phase =
-            Phase::Streaming(Box::new(Link::new(stream, self.max_transaction, status_interval, head)));
+        let parts = self.whole.clone().map(|whole| Parts::new(whole, self.max_transaction));
+        let assembler = Assembler::new(self.max_transaction).in_parts(parts);
+        self.phase = Phase::Streaming(Box::new(Link::new(stream, assembler, status_interval, head)));
     }
 
     fn failed(&mut self, error: SourceError) -> Result<(), Fatal> {

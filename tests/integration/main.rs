@@ -41,6 +41,7 @@ mod names;
 mod order;
 mod outbox;
 mod pacing;
+mod parts;
 mod presence;
 mod proxies;
 mod rechecks;

@@ -85,6 +85,7 @@ impl Bench {
             end_lsn: Lsn::new(COMMIT_LSN + 8),
             xid: XID,
             commit_time: PgTimestamp::from_micros((COMMIT_MILLIS - 946_684_800_000) * 1000 + 999),
+            begun: false,
             changes: Changes::Memory(changes),
         };
         let compiled = Arc::clone(self.mapper.compiled());

@@ -6,6 +6,7 @@ use crate::postgres::PgTimestamp;
 use crate::postgres::pgoutput::{
     Cell, EmittedMessage, OldTuple, Relation, RelationColumn, ReplicaIdentity, Tuple, decode,
 };
+use crate::postgres::schema::TableName;
 use crate::source::{Operation, RowChange};
 
 fn relation(id: u32, columns: usize) -> Relation {
@@ -70,7 +71,11 @@ fn run(limit_bytes: u64, messages: &[LogicalMessage]) -> Vec<Transaction> {
 }
 
 fn changes(transaction: &Transaction) -> Vec<Change> {
-    let mut reader = transaction.reader().unwrap();
+    read(&transaction.changes)
+}
+
+fn read(changes: &Changes) -> Vec<Change> {
+    let mut reader = changes.reader().unwrap();
     let mut changes = Vec::new();
     while let Some(change) = reader.next().unwrap() {
         changes.push(change.clone());
@@ -293,6 +298,38 @@ proptest! {
             prop_assert_eq!(spooled.changes.len(), expected.len() as u64);
             prop_assert_eq!((memory.commit_lsn, memory.end_lsn), (spooled.commit_lsn, spooled.end_lsn));
         }
+    }
+
+    #[test]
+    fn in_parts_the_changes_are_the_same_and_none_comes_before_it_may(
+        steps in prop::collection::vec(step(), 0..200), limit_bytes in 0..20_000u64, twice in 0..6000u64,
+    ) {
+        let messages = stream(steps);
+        let whole = vec![TableName { schema: "public".to_owned(), name: "t0".to_owned() }];
+        let mut assembler = Assembler::new(limit_bytes).in_parts(Some(Parts::new(whole, twice)));
+        let mut expected = run(u64::MAX, &messages).into_iter();
+        let mut before = Vec::new();
+        for message in &messages {
+            if let Some(transaction) = push(&mut assembler, message).unwrap() {
+                let expected = expected.next().unwrap();
+                prop_assert_eq!(transaction.begun, !before.is_empty());
+                before.append(&mut changes(&transaction));
+                prop_assert_eq!(std::mem::take(&mut before), changes(&expected));
+                prop_assert_eq!(transaction.end_lsn, expected.end_lsn);
+            }
+            if let Some(part) = assembler.take_part() {
+                prop_assert_eq!(part.first, before.is_empty());
+                prop_assert!(matches!(part.changes, Changes::Memory(_)) && !part.changes.is_empty());
+                before.append(&mut read(&part.changes));
+                let of_whole = |change: &Change| match change {
+                    Change::Row(row) => row.relation.name == "t0",
+                    Change::Truncate(relations) => relations.iter().any(|relation| relation.name == "t0"),
+                    _ => false,
+                };
+                prop_assert!(!before.iter().any(of_whole));
+            }
+        }
+        prop_assert!(expected.next().is_none());
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub fn spools(data: &[u8]) {
         head: Vec::new(),
         relations: Relations::default(),
         redefined: vec![Arc::new(relation)],
+        touched: Vec::new(),
         file: file_of(data),
         bytes: data.len() as u64,
         len: 0,

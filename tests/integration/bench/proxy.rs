@@ -13,6 +13,8 @@ enum Mode {
     Forward,
     /// Bytes are taken and go nowhere: a network that lost its way, without a reset.
     BlackHole,
+    /// What the server says is held back once it has said more than is let through.
+    Hold,
     /// Connections are closed, new ones too.
     Cut,
 }
@@ -21,6 +23,8 @@ enum Mode {
 pub struct Proxy {
     pub address: SocketAddr,
     mode: Arc<watch::Sender<Mode>>,
+    /// Bytes of the server's that may still pass while it is held: none once something was held back.
+    let_through: Arc<watch::Sender<u64>>,
     target: watch::Sender<SocketAddr>,
 }
 
@@ -52,6 +56,8 @@ impl Proxy {
         let address = listener.local_addr().expect("its address");
         let mode = Arc::new(watch::Sender::new(Mode::Forward));
         let modes = Arc::clone(&mode);
+        let let_through = Arc::new(watch::Sender::new(0));
+        let left = Arc::clone(&let_through);
         let (leads_to, target) = watch::channel(target);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -62,11 +68,11 @@ impl Proxy {
                 let Ok(server) = TcpStream::connect(to).await else { continue };
                 let (client_read, client_write) = client.into_split();
                 let (server_read, server_write) = server.into_split();
-                tokio::spawn(forward(client_read, server_write, modes.subscribe()));
-                tokio::spawn(forward(server_read, client_write, modes.subscribe()));
+                tokio::spawn(forward(client_read, server_write, modes.subscribe(), None));
+                tokio::spawn(forward(server_read, client_write, modes.subscribe(), Some(Arc::clone(&left))));
             }
         });
-        Self { address, mode, target: leads_to }
+        Self { address, mode, let_through, target: leads_to }
     }
 
     /// New connections go to another server.
@@ -78,6 +84,18 @@ impl Proxy {
         self.mode.send_replace(Mode::Cut);
     }
 
+    /// Lets the server say so much more, on all connections together, and holds the rest back.
+    pub fn hold_after(&self, bytes: u64) {
+        self.let_through.send_replace(bytes);
+        self.mode.send_replace(Mode::Hold);
+    }
+
+    /// Returns once something was held back.
+    pub async fn holds(&self) {
+        let mut left = self.let_through.subscribe();
+        left.wait_for(|left| *left == 0).await.expect("its sender is here");
+    }
+
     pub fn black_hole(&self) {
         self.mode.send_replace(Mode::BlackHole);
     }
@@ -87,10 +105,12 @@ impl Proxy {
     }
 }
 
+/// `left` is of the server's side.
 async fn forward(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     mut mode: watch::Receiver<Mode>,
+    left: Option<Arc<watch::Sender<u64>>>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     // A connection that lost bytes is never mended: forwarding again would splice what no sender sent.
@@ -103,6 +123,13 @@ async fn forward(
         };
         let Ok(count @ 1..) = read else { return };
         holed |= *mode.borrow() == Mode::BlackHole;
+        if let Some(left) = left.as_ref().filter(|_| *mode.borrow() == Mode::Hold) {
+            let before = *left.borrow();
+            left.send_replace(before.saturating_sub(count as u64));
+            if before < count as u64 && mode.wait_for(|mode| *mode != Mode::Hold).await.is_err() {
+                return;
+            }
+        }
         if !holed && to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
