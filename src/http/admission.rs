@@ -193,7 +193,8 @@ impl Judged {
             online,
         );
         let view = endpoint.live.as_ref().map(|showing| {
-            View::new(showing, &state.services.live, stream.handle(), self.parameters.interval)
+            let (interval, patience) = (self.parameters.interval, state.stale_after);
+            View::new(showing, &state.services.live, stream.handle(), interval, patience)
         });
         Ok(Admitted { first, stream, expiry, keepalive: self.parameters.keepalive, permit, registered, view })
     }

@@ -1,6 +1,9 @@
 //! The live preset of the reference domain: what its query answers, at once and after changes, to members alone.
 
+mod faults;
+mod hostile;
 mod queries;
+mod scale;
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +17,7 @@ use crate::bench::proxy::proxied;
 use crate::bench::sse::{Frame, Stream};
 use crate::bench::{eventually, server};
 
-const PATH: &str = "/api/realtime/heatmap/stream";
+pub const PATH: &str = "/api/realtime/heatmap/stream";
 
 fn preset(config: &mut Config) -> &mut Live {
     let preset = config.presets.iter_mut().find(|preset| preset.path == PATH).expect("the preset");
@@ -22,7 +25,7 @@ fn preset(config: &mut Config) -> &mut Live {
 }
 
 /// As often as no client may ask for outside of tests.
-fn often(config: &mut Config) {
+pub fn often(config: &mut Config) {
     preset(config).min_interval = Duration::from_millis(100);
 }
 
@@ -69,7 +72,7 @@ const ISSUES: &str = "
            (array['open', 'in_progress', 'resolved', 'closed'])[1 + n % 11 % 4], 'issue ' || n
     from generate_series(1, 300) n, unnest(array['o1', 'o2']) o where o = 'o1' or n % 2 = 0";
 
-const ONE: &str =
+pub const ONE: &str =
     "insert into issues (organization_id, campus_id, building_id, category, priority, status, title)
                    values ('o1', 'c1', 'b1', 'k1', 'critical', 'open', 'one more')";
 
