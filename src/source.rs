@@ -22,6 +22,7 @@ mod item;
 mod kind;
 mod lineage;
 mod link;
+mod news;
 mod outbox;
 mod parts;
 mod policy;
