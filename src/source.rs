@@ -20,6 +20,7 @@ pub(crate) mod fuzzing;
 mod heartbeat;
 mod item;
 mod kind;
+mod lineage;
 mod link;
 mod news;
 mod outbox;

@@ -201,7 +201,8 @@ impl Judged {
         let head = stream_head::encode(&state.origins, headers);
         let first = frames::connected(head, stream.cursor(), &welcome, online);
         let view = endpoint.live.as_ref().map(|showing| {
-            View::new(showing, &state.services.live, stream.handle(), self.parameters.interval)
+            let (interval, patience) = (self.parameters.interval, state.stale_after);
+            View::new(showing, &state.services.live, stream.handle(), interval, patience)
         });
         Ok(Admitted { first, stream, expiry, keepalive: self.parameters.keepalive, permit, registered, view })
     }

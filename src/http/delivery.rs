@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use memchr::memchr_iter;
@@ -24,7 +25,6 @@ use super::state::{Phase, State};
 use super::view::View;
 use crate::catalog::SyncReason;
 use crate::hub::{Batch, EndReason, Rest, Stream};
-use crate::live::Answer;
 use crate::telemetry::Age;
 use crate::telemetry::metrics::End;
 
@@ -73,6 +73,7 @@ pub(super) fn run(
         sink: Sink::new(client),
         keepalive,
         drain_at: None,
+        behind: false,
         told_stale: false,
         _held: Box::new((registered, permit, open)),
     };
@@ -105,6 +106,8 @@ struct Delivery {
     keepalive: Arc<Keepalive>,
     /// When this one of a stopping worker's streams ends.
     drain_at: Option<Instant>,
+    /// The worker is: what it sends is old.
+    behind: bool,
     /// The client was told that what it sees is old.
     told_stale: bool,
     /// Its place in the registry, under the limits and among what is waited for, until it ends.
@@ -177,9 +180,9 @@ impl Delivery {
                     }
                 },
                 // After the stream, whose end may be a membership's that the answer was not for.
-                answer = poll_fn(|context| {
-                    self.view.as_mut().map_or(Poll::Pending, |view| view.poll_answer(context))
-                }) => self.on_answer(answer).await?,
+                () = poll_fn(|context| {
+                    self.view.as_mut().map_or(Poll::Pending, |view| view.poll_news(context))
+                }) => self.on_news().await?,
                 // Last, since a client that has gone also fails the next write.
                 () = self.sink.readable() => {
                     input += self.sink.discard()?;
@@ -191,14 +194,21 @@ impl Delivery {
         }
     }
 
-    async fn on_answer(&mut self, answer: Answer) -> Result<(), End> {
-        self.state.services.metrics.frames_written.inc();
-        self.state.services.metrics.live_updates.inc();
-        self.write(frames::update(answer)).await?;
-        if let Some(view) = &mut self.view {
-            view.shown();
+    /// Of the view.
+    async fn on_news(&mut self) -> Result<(), End> {
+        let late = match self.view.as_mut().and_then(|view| view.take_answer()) {
+            None => self.view.as_ref().and_then(|view| view.late()),
+            Some(answer) => {
+                self.state.services.metrics.frames_written.inc();
+                self.state.services.metrics.live_updates.inc();
+                self.write(frames::update(answer)).await?;
+                self.view.as_mut().and_then(|view| view.shown())
+            }
+        };
+        match late {
+            Some(by) => self.tell_age(by).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn on_batch(&mut self, batch: Batch) -> Result<Option<End>, End> {
@@ -240,15 +250,21 @@ impl Delivery {
         self.state.services.metrics.frames_written.inc_by(count);
     }
 
-    /// Says that the worker fell behind, or that it is back; nothing twice.
     async fn on_age(&mut self, age: Age) -> Result<(), End> {
-        let (name, old) = match age {
-            Age::Stale { is } if !self.told_stale => ("stale", is),
-            Age::Fresh { was } if self.told_stale => ("fresh", was),
-            Age::Stale { .. } | Age::Fresh { .. } => return Ok(()),
-        };
-        self.told_stale = !self.told_stale;
-        self.write(vec![frames::age(name, old.as_secs()).into()]).await
+        let (Age::Stale { is: old } | Age::Fresh { was: old }) = age;
+        self.behind = matches!(age, Age::Stale { .. });
+        self.tell_age(old).await
+    }
+
+    /// Says that what the client sees has become `old`, or that it is current again; nothing twice.
+    async fn tell_age(&mut self, old: Duration) -> Result<(), End> {
+        let stale = self.behind || self.view.as_ref().is_some_and(|view| view.late().is_some());
+        if std::mem::replace(&mut self.told_stale, stale) == stale {
+            return Ok(());
+        }
+        let name = if stale { "stale" } else { "fresh" };
+        // Apart, as what goes on after a courier.
+        Box::pin(self.write(vec![frames::age(name, old.as_secs()).into()])).await
     }
 
     /// The timer is set once and not at every write, so it may find nothing due.

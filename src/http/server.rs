@@ -93,6 +93,7 @@ impl Server {
             connections: Live::new(),
             streams: Live::new(),
             max_staleness: config.access.max_staleness,
+            stale_after: config.canary.stale_after,
             max_age: config.replay.max_age,
             events_per_minute: config.limits.events_per_minute,
             stream_limits: hub::Limits {

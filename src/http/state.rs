@@ -91,6 +91,8 @@ pub(super) struct State {
     pub(super) connections: live::Live,
     pub(super) streams: live::Live,
     pub(super) max_staleness: Duration,
+    /// From when on streams are told that what they show is old.
+    pub(super) stale_after: Duration,
     /// How long an event can be replayed, at most.
     pub(super) max_age: Duration,
     /// What is sent to one stream, at most; 0 is no limit.

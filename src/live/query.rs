@@ -28,6 +28,9 @@ const OF_THE_SCHEMA: [&str; 6] = ["42501", "42P01", "42703", "42883", "42704", "
 /// Data exceptions: they come of values, and their messages hold some.
 const OF_VALUES: &str = "22";
 
+/// The session ends with these, whatever it asked. (operator_intervention but for query_canceled, connection_exception)
+const OF_THE_SESSION: [&str; 2] = ["57P", "08"];
+
 #[derive(Debug)]
 pub struct Query {
     /// Of the preset.
@@ -183,10 +186,20 @@ impl Query {
         std::iter::once(Type::TEXT).chain(std::iter::repeat_n(Type::TEXT_ARRAY, self.arguments)).collect()
     }
 
-    /// What an error says of the query, when its statement was run. None: it is about something else, and passes by
-    /// itself.
+    /// What an error says of the query, when its statement was run. None: it is about the session, and says nothing of
+    /// what was asked. What passes by itself (a lock, memory, a disk that is full) is the question's alone: it must
+    /// hold up no other.
     pub(super) fn flaw_of_run(&self, error: &tokio_postgres::Error) -> Option<Flaw> {
-        self.flaw(error, self.begins)
+        self.flaw(error, self.begins).or_else(|| {
+            let code = error.as_db_error()?.code().code();
+            let ends = OF_THE_SESSION.iter().any(|prefix| code.starts_with(prefix));
+            // Without its message: that of a function that raises holds what it likes.
+            (!ends).then(|| Flaw {
+                of_question: true,
+                kind: ErrorKind::Transient,
+                ..self.wrong(&format!("it fails for what it was asked (SQLSTATE {code})"))
+            })
+        })
     }
 
     /// `begins`: where the file's text begins in what was sent.
@@ -207,8 +220,11 @@ impl Query {
             return Some(flaw(ErrorKind::Operator, format!("{}: it writes; it may only read", self.file)));
         }
         let class = code.get(..2)?;
-        let fatal = class == "42" && !OF_THE_SCHEMA.contains(&code);
-        let kind = if fatal { ErrorKind::Fatal } else { sqlstate(code) };
+        let kind = match class {
+            _ if OF_THE_SCHEMA.contains(&code) => ErrorKind::Operator,
+            "42" => ErrorKind::Fatal,
+            _ => sqlstate(code),
+        };
         if kind == ErrorKind::Transient {
             return None;
         }
@@ -221,7 +237,8 @@ impl Query {
             text.push_str("; ");
             text.push_str(hint);
         }
-        Some(flaw(kind, text))
+        // A limit that one answer goes over (temp_file_limit), or a page of one's rows, says nothing of the others.
+        Some(Flaw { of_question: matches!(class, "53" | "58"), ..flaw(kind, text) })
     }
 
     /// The file's line that an error points at.

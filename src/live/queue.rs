@@ -7,7 +7,9 @@
 //!            └────────────── later (after a failure) ─► due ◄──┘
 //! ```
 //!
-//! Whoever comes before the run of their question begins shares it. It does no IO and reads no clock.
+//! Whoever comes before the run of their question begins shares it. What nobody waits for any more is swept out before it
+//! is much. Organizations whose queries take long never have every session: who asks for little does not wait for them.
+//! It does no IO and reads no clock.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -20,6 +22,15 @@ use crate::postgres::Lsn;
 /// Runs of one organization at a time: fewer than there are sessions, so that a slow one does not take all.
 pub(super) const EACH: usize = 2;
 
+/// Runs at a time of organizations whose last one took long, all together: a session stays for the others.
+pub(super) const SLOW: usize = 3;
+
+/// Organizations known to be slow, at most; then they are learnt anew.
+const MOST_SLOW: usize = 1 << 16;
+
+/// Questions from which on those that nobody waits for are looked for: again at twice what is left.
+const SWEEP: usize = 1024;
+
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// Every question that waits, wherever it stands.
@@ -29,9 +40,13 @@ pub(super) struct Queue {
     in_turn: HashSet<Arc<str>>,
     by_organization: HashMap<Arc<str>, VecDeque<Arc<Question>>>,
     running: HashMap<Arc<str>, usize>,
+    /// Whose last run took long.
+    slow: HashSet<Arc<str>>,
     /// What asks for commits that were not visible when its turn came.
     unseen: Vec<Arc<Question>>,
     later: BTreeMap<Instant, Vec<Arc<Question>>>,
+    /// How many questions may wait before the next sweep, beyond [`SWEEP`].
+    swept: usize,
 }
 
 impl Queue {
@@ -45,40 +60,63 @@ impl Queue {
         let question = Arc::new(question);
         self.waiting.insert(Arc::clone(&question), vec![waiter]);
         self.line_up(question);
+        if self.waiting.len() > SWEEP.max(2 * self.swept) {
+            self.sweep();
+        }
     }
 
     /// What is to be run now, with who waits for it, where a new snapshot sees every commit below `visible`.
     pub(super) fn next(&mut self, visible: Lsn) -> Option<(Arc<Question>, Vec<Waiter>)> {
-        while let Some(organization) = self.turns.pop_front() {
-            self.in_turn.remove(&organization);
-            let question = self.by_organization.get_mut(&organization).and_then(VecDeque::pop_front);
-            let waiters = question.as_ref().and_then(|question| self.waiting.get_mut(question));
-            let (Some(question), Some(waiters)) = (question, waiters) else {
-                self.by_organization.remove(&organization);
-                continue;
-            };
-            waiters.retain(|waiter| !waiter.answer.is_closed());
-            if waiters.is_empty() {
-                self.waiting.remove(&question);
-            } else if waiters.iter().any(|waiter| waiter.position > visible) {
-                self.unseen.push(question);
-            } else if let Some(waiters) = self.waiting.remove(&question) {
-                *self.running.entry(Arc::clone(&organization)).or_default() += 1;
+        let slow_runs = self.running.iter().filter(|(organization, _)| self.slow.contains(*organization));
+        let full = slow_runs.map(|(_, runs)| runs).sum::<usize>() >= SLOW;
+        let mut passed_over = Vec::new();
+        let mut next = None;
+        while next.is_none()
+            && let Some(organization) = self.turns.pop_front()
+        {
+            if full && self.slow.contains(&organization) {
+                passed_over.push(organization);
+            } else {
+                self.in_turn.remove(&organization);
+                next = self.next_of(&organization, visible);
                 self.give_turn(&organization);
-                return Some((question, waiters));
             }
-            self.give_turn(&organization);
         }
-        None
+        // Their turn is still the first.
+        passed_over.into_iter().rev().for_each(|organization| self.turns.push_front(organization));
+        next
     }
 
-    /// A run that [`next`](Self::next) gave has ended.
-    pub(super) fn finished(&mut self, organization: &Arc<str>) {
+    /// The organization's first question, if it can be run.
+    fn next_of(&mut self, organization: &Arc<str>, visible: Lsn) -> Option<(Arc<Question>, Vec<Waiter>)> {
+        let question = self.by_organization.get_mut(organization)?.pop_front()?;
+        let waiters = self.waiting.get_mut(&question)?;
+        waiters.retain(|waiter| !waiter.answer.is_closed());
+        if waiters.is_empty() {
+            self.waiting.remove(&question);
+            return None;
+        }
+        if waiters.iter().any(|waiter| waiter.position > visible) {
+            self.unseen.push(question);
+            return None;
+        }
+        let waiters = self.waiting.remove(&question)?;
+        *self.running.entry(Arc::clone(organization)).or_default() += 1;
+        Some((question, waiters))
+    }
+
+    /// A run that [`next`](Self::next) gave has ended; `slow`: it took long.
+    pub(super) fn finished(&mut self, organization: &Arc<str>, slow: bool) {
         if let Some(running) = self.running.get_mut(organization) {
             *running -= 1;
             if *running == 0 {
                 self.running.remove(organization);
             }
+        }
+        if !slow {
+            self.slow.remove(organization);
+        } else if self.slow.insert(Arc::clone(organization)) && self.slow.len() > MOST_SLOW {
+            self.slow.clear();
         }
         self.give_turn(organization);
     }
@@ -118,6 +156,19 @@ impl Queue {
         while let Some(entry) = self.later.first_entry().filter(|entry| *entry.key() <= now) {
             entry.remove().into_iter().for_each(|question| self.line_up(question));
         }
+    }
+
+    /// Lets go of what nobody waits for: streams that left, or were told to ask something else.
+    fn sweep(&mut self) {
+        self.waiting.retain(|_, waiters| {
+            waiters.retain(|waiter| !waiter.answer.is_closed());
+            !waiters.is_empty()
+        });
+        let waits = |question: &Arc<Question>| self.waiting.contains_key(question);
+        self.by_organization.values_mut().for_each(|questions| questions.retain(waits));
+        self.later.values_mut().for_each(|questions| questions.retain(waits));
+        self.unseen.retain(waits);
+        self.swept = self.waiting.len();
     }
 
     fn line_up(&mut self, question: Arc<Question>) {

@@ -31,6 +31,9 @@ const PASSING: Duration = Duration::from_secs(30);
 /// How long what is not visible yet is let be before it is looked for again; more after each time in vain.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// A run that takes as long is slow: its organization leaves a session to the others.
+const LONG: Duration = Duration::from_secs(1);
+
 /// A session that nobody needed for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -68,6 +71,7 @@ enum Done {
         waiters: Vec<Waiter>,
         outcome: Result<Answer, Failure>,
         client: Option<Client>,
+        slow: bool,
     },
     Passed {
         question: Arc<Question>,
@@ -175,7 +179,7 @@ impl Runner {
             let (client, dsn) = (self.take_idle(), self.dsn.clone());
             self.work.push(Box::pin(async move {
                 let (client, outcome) = ask(client, &dsn, &question).await;
-                Done::Ran { question, waiters, outcome, client }
+                Done::Ran { question, waiters, outcome, client, slow: now.elapsed() >= LONG }
             }));
         }
     }
@@ -189,9 +193,9 @@ impl Runner {
                 self.look_at = Instant::now() + LOOK * 2u32.pow(self.looks.min(5));
                 self.queue.seen();
             }
-            Done::Ran { question, waiters, outcome, client } => {
+            Done::Ran { question, waiters, outcome, client, slow } => {
                 self.running -= 1;
-                self.queue.finished(&question.organization);
+                self.queue.finished(&question.organization, slow);
                 self.put_back(client);
                 match outcome {
                     Ok(answer) => self.pass(question, waiters, answer),

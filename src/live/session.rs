@@ -53,21 +53,21 @@ pub(super) async fn ask(client: &Client, question: &Question) -> Result<Answer, 
         question.arguments.iter().map(|values| -> (&(dyn ToSql + Sync), Type) { (values, Type::TEXT_ARRAY) }),
     );
     let asked = client.query_typed(question.query.statement(), &parameters);
-    let rows =
-        match timeout(STATEMENT + Duration::from_secs(1), asked).await {
-            Err(_) => return Err(away("the server did not answer")),
-            Ok(Ok(rows)) => rows,
-            Ok(Err(error)) => {
-                return Err(match question.query.flaw_of_run(&error) {
-                    Some(flaw) => Failure::Flaw(question.query.with_grants(flaw, &error, client).await),
-                    // Without an SQLSTATE the connection broke; with one, its text may hold a value.
-                    None => Failure::Away(error.code().map_or_else(
-                        || "the connection broke".to_owned(),
-                        |c| format!("SQLSTATE {}", c.code()),
-                    )),
-                });
-            }
-        };
+    let Ok(asked) = timeout(STATEMENT + Duration::from_secs(1), asked).await else {
+        return Err(away("the server did not answer"));
+    };
+    let rows = match asked {
+        Ok(rows) => rows,
+        Err(error) => {
+            return Err(match question.query.flaw_of_run(&error) {
+                Some(flaw) => Failure::Flaw(question.query.with_grants(flaw, &error, client).await),
+                None => Failure::Away(error.code().map_or_else(
+                    || "the connection broke".to_owned(),
+                    |code| format!("SQLSTATE {}", code.code()),
+                )),
+            });
+        }
+    };
     rows.first().and_then(read).ok_or_else(|| away("an answer that is none"))
 }
 

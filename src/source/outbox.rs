@@ -215,7 +215,8 @@ impl OutboxSource {
     }
 
     /// What is written by now: where it is not what this history began with, another begins.
-    pub fn expect_publication(&mut self, digest: &str) {
+    pub fn expect_publication(&mut self, digest: Option<&str>) {
+        let Some(digest) = digest else { return };
         let changed = self.progress.history().is_some_and(|history| history.identity.publication != digest);
         if changed {
             self.break_off(ResetReason::PublicationChanged);

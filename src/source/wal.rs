@@ -218,9 +218,11 @@ impl WalSource {
         self.progress.limit_wal(max_bytes.min(self.window.max_wal));
     }
 
-    /// What is published by now: where it is not what this history began with, another begins.
-    pub fn expect_publication(&mut self, digest: &str) {
-        let changed = self.progress.history().is_some_and(|history| history.identity.publication != digest);
+    /// What is published by now: where it is not what this history began with, another begins. None: there is no
+    /// publication, without which PostgreSQL 18 goes on and sends nothing, where older ones break off.
+    pub fn expect_publication(&mut self, digest: Option<&str>) {
+        let changed =
+            self.progress.history().is_some_and(|history| Some(&*history.identity.publication) != digest);
         if changed && matches!(self.phase, Phase::Streaming(_)) {
             self.phase = Phase::Broken(SourceError::Broken(ResetReason::PublicationChanged));
         }

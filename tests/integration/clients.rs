@@ -1,4 +1,5 @@
-//! The presets with the clients that front ends use: each gets every event once, whatever happens to the worker.
+//! The presets with the clients that front ends use: each gets every event once, and the live one's answers, whatever
+//! happens to the worker.
 //!
 //! The story is the same for all of them. A worker is told to stop, and later killed; rows are written before, while
 //! nobody runs, and after. A client may see that it lost its connection, and nothing else.

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
+use walcast::config::Config;
 
 use crate::bench::app::{TestApp, token_with};
 use crate::bench::front::{Front, Kind};
@@ -14,6 +16,7 @@ use crate::bench::page::Page;
 use crate::bench::watcher::Watcher;
 use crate::bench::{PATIENCE, eventually, programs};
 use crate::clients::story::{SECOND_USER, Story, USER, targets};
+use crate::live;
 
 const ORIGIN: &str = "https://front.example.com";
 
@@ -27,7 +30,7 @@ async fn behind_caddy_native_event_source_sees_restarts_as_reconnects_alone() {
     chromium_behind(Kind::Caddy).await;
 }
 
-/// Ten streams of one page over one connection: HTTP/2, where HTTP/1.1 would have six of them.
+/// Twelve streams of one page over one connection: HTTP/2, where HTTP/1.1 would have six of them.
 async fn chromium_behind(kind: Kind) {
     let test = format!("native EventSource behind {}", kind.program());
     let (Some(chromium), Some(proxy)) = (programs::find("chromium"), programs::find(kind.program())) else {
@@ -208,6 +211,41 @@ async fn a_proxy_passes_frames_at_once_and_as_they_are() {
         for n in 0..5 {
             app.sql(&format!("select walcast.emit('o1', 'n{n}', '1')")).await;
             assert_eq!(stream.event().await, format!("n{n}"), "{kind:?}");
+        }
+        let logged = front.everything_logged();
+        assert!(!logged.contains(&member.token), "{kind:?}: {logged}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_passes_a_live_presets_first_answer_its_keepalives_and_what_follows_a_change() {
+    for (kind, program, curl) in proxies("a live preset through a proxy") {
+        let quick = |config: &mut Config| {
+            live::often(config);
+            config.http.keepalive = Duration::from_millis(500);
+        };
+        let app = TestApp::builder().config(quick).start().await;
+        let member = app.member("o1", "u1", "admin").await;
+        let front = Front::start(kind, &program, app.address, ORIGIN).await;
+        let target = format!("{}?organizationId=o1&updateInterval=100&token={}", live::PATH, member.token);
+        // As a browser comes back.
+        let headers = ["Accept: text/event-stream", "Last-Event-ID: 0123456789abcdef.1.1"];
+        let mut stream = Answer::get(&curl, front.address, &target, &headers).await;
+        assert_eq!(
+            (stream.status, stream.header("content-type")),
+            (200, Some("text/event-stream")),
+            "{kind:?}"
+        );
+        assert_eq!((stream.event().await, stream.event().await), ("connected".into(), "update".into()));
+        for n in 0..3 {
+            let mut comments = 0;
+            while comments < 2 {
+                let line = line(&mut stream.lines).await.expect("the stream goes on");
+                assert!(!line.starts_with("data"), "{kind:?}: nothing changed, and it is told {line}");
+                comments += usize::from(line == ": keepalive");
+            }
+            app.sql(live::ONE).await;
+            assert_eq!(stream.event().await, "update", "{kind:?}: change {n}");
         }
         let logged = front.everything_logged();
         assert!(!logged.contains(&member.token), "{kind:?}: {logged}");

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use super::bench::{Bench, EPOCH, token};
 use super::client::Client;
 use crate::catalog::OrganizationId;
+use crate::config::Config;
 use crate::hub::EndReason;
 use crate::live::{Answer, Question, Waiter};
 use crate::postgres::Lsn;
@@ -15,6 +16,10 @@ use crate::postgres::Lsn;
 const STATUS: u16 = 1;
 
 async fn bench() -> Bench {
+    bench_where(|_| {}).await
+}
+
+async fn bench_where(change: impl FnOnce(&mut Config)) -> Bench {
     Bench::with(|config| {
         let preset = r#"
             path = "/live"
@@ -25,6 +30,7 @@ async fn bench() -> Bench {
         config.presets.push(toml::from_str(preset).unwrap());
         config.http.keepalive = Duration::from_secs(1);
         config.replay.max_age = Duration::from_secs(1);
+        change(config);
     })
     .await
 }
@@ -67,9 +73,10 @@ async fn an_answer_is_shown_at_once_and_after_changes_at_most_once_an_interval()
     assert_eq!(&*question.organization, "a");
     assert_eq!(values(&question), [Some(vec!["closed", "open"]), None]);
     assert_eq!(waiter.position, bench.journals.head());
+    // Before it is shown, so that the interval has not begun.
+    let answered = Instant::now();
     say(waiter, "[{\"n\":1}]");
     assert_eq!(client.frame().await, "data: {\"type\":\"update\",\"data\":[{\"n\":1}]}\n\n");
-    let shown = Instant::now();
 
     // Nothing that it is not filtered on, and nothing of others.
     bench.publish("a", 150, "issues", &[(STATUS, "resolved")]);
@@ -80,16 +87,16 @@ async fn an_answer_is_shown_at_once_and_after_changes_at_most_once_an_interval()
         bench.publish("a", lsn, "issues", &[(STATUS, "open")]);
     }
     let (_, waiter) = asked(&mut bench).await;
-    assert!(shown.elapsed() >= Duration::from_millis(650), "{:?}", shown.elapsed());
+    assert!(answered.elapsed() >= Duration::from_millis(700), "{:?}", answered.elapsed());
     assert!(waiter.position > Lsn::new(169), "it shows the last of them: {:?}", waiter.position);
     // What commits while the answer is on its way is shown by the next.
     bench.publish("a", 180, "issues", &[(STATUS, "open")]);
     quiet(&mut bench).await;
+    let answered = Instant::now();
     say(waiter, "[]");
     assert_eq!(client.frame().await, "data: {\"type\":\"update\",\"data\":[]}\n\n");
-    let shown = Instant::now();
     let (_, waiter) = asked(&mut bench).await;
-    assert!(shown.elapsed() >= Duration::from_millis(650), "{:?}", shown.elapsed());
+    assert!(answered.elapsed() >= Duration::from_millis(700), "{:?}", answered.elapsed());
     assert!(waiter.position > Lsn::new(180));
     waiter.answer.send(Answer::Oversize(2_000_000)).unwrap();
     assert_eq!(client.frame().await, "data: {\"type\":\"update\",\"data\":null,\"oversize\":2000000}\n\n");
@@ -120,6 +127,72 @@ async fn a_gap_and_a_new_history_are_told_and_asked_about() {
     assert_eq!(new.position, Lsn::new(20));
     say(new, "[1]");
     assert_eq!(client.frame().await, "data: {\"type\":\"update\",\"data\":[1]}\n\n");
+}
+
+/// The next frame that is no keepalive, its clock made 0.
+async fn told(client: &mut Client) -> String {
+    loop {
+        let frame = client.frame().await;
+        if frame != ": keepalive\n\n" {
+            return super::client::timeless(&frame);
+        }
+    }
+}
+
+/// The seconds of a frame that is `stale` or `fresh`, and nothing more.
+fn seconds(name: &str, frame: &str) -> u64 {
+    let before = format!("data: {{\"type\":\"{name}\",\"timestamp\":0,\"data\":{{\"seconds\":");
+    let seconds = frame.strip_prefix(&before).and_then(|rest| rest.strip_suffix("}}\n\n")?.parse().ok());
+    seconds.unwrap_or_else(|| panic!("no {name}: {frame}"))
+}
+
+#[tokio::test]
+async fn an_answer_that_is_late_is_told_to_be_once_and_is_followed_by_that_it_is_there() {
+    const UPDATE: &str = "data: {\"type\":\"update\",\"data\":[]}\n\n";
+    let mut bench = bench_where(|config| config.canary.stale_after = Duration::from_millis(500)).await;
+    let mut client = open(&bench, "&every=100").await;
+    let (_, first) = asked(&mut bench).await;
+    seconds("stale", &told(&mut client).await);
+    // The worker falls behind too: that is no news. The answer does not make the worker current.
+    bench.freshness.grow_stale(Duration::from_secs(31));
+    say(first, "[]");
+    assert_eq!(told(&mut client).await, UPDATE);
+    bench.freshness.refresh();
+    assert_eq!(seconds("fresh", &told(&mut client).await), 31);
+
+    // In time: nothing is said of it.
+    bench.publish("a", 150, "issues", &[]);
+    say(asked(&mut bench).await.1, "[]");
+    assert_eq!(told(&mut client).await, UPDATE);
+
+    // Late, and asked anew meanwhile: it has been late since the first time.
+    bench.publish("a", 151, "issues", &[]);
+    let (_, old) = asked(&mut bench).await;
+    let began = Instant::now();
+    seconds("stale", &told(&mut client).await);
+    tokio::time::sleep(Duration::from_millis(1000).saturating_sub(began.elapsed())).await;
+    bench.journals.reset(EPOCH, Lsn::new(20));
+    let sync = told(&mut client).await;
+    assert!(sync.contains("\"reason\":\"history_reset\""), "{sync}");
+    let (_, new) = asked(&mut bench).await;
+    assert!(old.answer.is_closed());
+    say(new, "[]");
+    assert_eq!(told(&mut client).await, UPDATE);
+    assert!(seconds("fresh", &told(&mut client).await) >= 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_while_its_answer_is_late_says_why_and_nothing_else() {
+    let mut bench = bench_where(|config| config.canary.stale_after = Duration::from_millis(200)).await;
+    let mut client = open(&bench, "").await;
+    let (_, waiter) = asked(&mut bench).await;
+    seconds("stale", &told(&mut client).await);
+    for handle in bench.hub.handles(&OrganizationId::new("a")) {
+        handle.end(EndReason::Revoked);
+    }
+    let rest = super::client::timeless(&client.rest().await);
+    assert_eq!(rest, "data: {\"type\":\"access.revoked\",\"timestamp\":0,\"data\":{}}\n\n");
+    assert!(waiter.answer.is_closed(), "nobody waits any more");
 }
 
 #[tokio::test]

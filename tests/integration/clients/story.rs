@@ -28,20 +28,35 @@ const PRESETS: [(&str, &str, &str); 5] = [
     ("/api/sse/dashboard", "lotId=all", "/data/parkingLotId"),
 ];
 
+/// The live one, which shows how many issues there are: one more each round.
+const LIVE: (&str, &str) = (
+    "/api/realtime/heatmap/stream",
+    "organizationId=o1&campusId=c1&buildingIds=&categories=c,other&updateInterval=5000&_=17",
+);
+
 /// Every preset under this address; `suffix` tells streams of one preset apart.
 pub fn targets(base: &str, suffix: &str) -> Vec<Target> {
-    let target = |(path, query, _): &(&str, &str, &str)| Target {
+    let target = |(path, query): (&str, &str)| Target {
         name: format!("{path}{suffix}"),
         url: format!("{base}{path}?{query}"),
         with_credentials: false,
         headers: serde_json::Map::new(),
     };
-    PRESETS.iter().map(target).collect()
+    PRESETS.iter().map(|(path, query, _)| (*path, *query)).chain([LIVE]).map(target).collect()
+}
+
+/// The path of a stream's preset.
+fn path(stream: &str) -> &str {
+    stream.split('#').next().unwrap_or_default()
+}
+
+fn is_live(stream: &str) -> bool {
+    path(stream) == LIVE.0
 }
 
 /// Where a stream's events have the number of their round.
 fn pointer(stream: &str) -> &'static str {
-    let preset = PRESETS.iter().find(|(path, _, _)| stream.split('#').next() == Some(path));
+    let preset = PRESETS.iter().find(|preset| preset.0 == path(stream));
     preset.map(|(_, _, pointer)| *pointer).unwrap_or_else(|| panic!("no preset {stream}"))
 }
 
@@ -103,8 +118,13 @@ impl Story {
     /// Stops and kills the worker while the client watches; then what it saw is judged, and said.
     pub async fn tell(mut self, client: &str, mut watcher: Watcher, targets: &[Target]) {
         let mut seen = Vec::new();
-        await_all(&mut watcher, targets, &mut seen, is_connected).await;
-        self.rounds(0..4).await;
+        let begun =
+            |seen: &Seen| if is_live(&seen.stream) { total(seen).is_some() } else { is_connected(seen) };
+        await_all(&mut watcher, targets, &mut seen, begun).await;
+        self.rounds(0..2).await;
+        // The live ones are told within their interval.
+        await_all(&mut watcher, targets, &mut seen, |seen| round_of(seen).as_deref() == Some("n1")).await;
+        self.rounds(2..4).await;
         let worker = self.running.take().expect("it runs");
         assert_eq!(worker.terminate().await.code(), Some(0));
         self.rounds(4..8).await;
@@ -119,14 +139,15 @@ impl Story {
         self.start().await;
         self.rounds(16..20).await;
         await_all(&mut watcher, targets, &mut seen, |seen| round_of(seen).as_deref() == Some("n19")).await;
-        let (mut events, mut reconnects) = (0, 0);
+        let (mut events, mut updates, mut reconnects) = (0, 0, 0);
         for target in targets {
             let judged = judge(&target.name, &seen);
             events += judged.events;
+            updates += judged.updates;
             reconnects += judged.reconnects;
         }
         let streams = targets.len();
-        println!("| {client} | {streams} | {events}, each once | {reconnects} |");
+        println!("| {client} | {streams} | {events}, each once; {updates} updates | {reconnects} |");
     }
 }
 
@@ -164,21 +185,66 @@ fn round_of(seen: &Seen) -> Option<String> {
     if seen.saw != Saw::Message {
         return None;
     }
+    if is_live(&seen.stream) {
+        // Of as many as there are, the last.
+        return total(seen)?.checked_sub(1).map(|last| format!("n{last}"));
+    }
     let event = seen.json();
     event.get("channel").filter(|channel| *channel != "presence")?;
     let round = event.pointer(pointer(&seen.stream)).and_then(Value::as_str);
     Some(round.unwrap_or_else(|| panic!("no round in {event}")).to_owned())
 }
 
+/// The number of issues that an update counts; none: it is no update.
+fn total(seen: &Seen) -> Option<u64> {
+    let message = (seen.saw == Saw::Message).then(|| seen.json())?;
+    let rows = message.get("data").filter(|_| message["type"] == "update")?.as_array().expect("rows");
+    Some(rows.iter().map(|row| row["total"].as_u64().expect("a number")).sum())
+}
+
 struct Judged {
     events: usize,
+    updates: usize,
     reconnects: usize,
 }
 
-/// Every round once, in order, under its own id; a break is a reconnect that resumes, and nothing else.
+/// Each connection begins with an answer, none shows less than the one before, and the last shows everything.
+fn judge_live(stream: &str, messages: &[&Seen]) -> Judged {
+    let mut totals = Vec::new();
+    let mut connections = 0;
+    let mut id = None;
+    for pair in messages.windows(2) {
+        assert!(!is_connected(pair[0]) || total(pair[1]).is_some(), "{stream}: an answer at once: {pair:?}");
+    }
+    for message in messages {
+        if is_connected(message) {
+            connections += 1;
+            // A client that comes back has told where it stopped; what it is shown is whole all the same.
+            assert_eq!(message.json()["resumed"], false, "{stream}");
+            assert!(message.id.as_deref().is_some_and(|id| !id.is_empty()), "{stream}: {message:?}");
+            id.clone_from(&message.id);
+        } else {
+            let total = total(message).unwrap_or_else(|| panic!("{stream}: neither: {message:?}"));
+            // `eventsource` 3 says the event's own, which it has none.
+            let is_none = message.id.as_deref().is_none_or(str::is_empty);
+            assert!(is_none || message.id == id, "{stream}: an update moves no position: {message:?}");
+            totals.push(total);
+        }
+    }
+    assert!(totals.is_sorted(), "{stream}: {totals:?}");
+    assert_eq!((totals.first(), totals.last()), (Some(&0), Some(&20)), "{stream}: {totals:?}");
+    assert!(connections >= 3, "{stream}: connected at first and after each break: {connections}");
+    Judged { events: 0, updates: totals.len(), reconnects: connections - 1 }
+}
+
+/// Every round once, in order, under its own id; a break is a reconnect that resumes, and nothing else. Of a live one,
+/// what it shows.
 fn judge(stream: &str, all: &[Seen]) -> Judged {
     let own: Vec<_> = all.iter().filter(|seen| seen.stream == stream).collect();
-    let messages: Vec<_> = own.iter().filter(|seen| seen.saw == Saw::Message).collect();
+    let messages: Vec<_> = own.iter().copied().filter(|seen| seen.saw == Saw::Message).collect();
+    if is_live(stream) {
+        return judge_live(stream, &messages);
+    }
     let rounds: Vec<_> = messages.iter().filter_map(|seen| round_of(seen)).collect();
     let expected: Vec<_> = (0..20).map(|n| format!("n{n}")).collect();
     assert_eq!(rounds, expected, "{stream}");
@@ -199,5 +265,5 @@ fn judge(stream: &str, all: &[Seen]) -> Judged {
     assert!(resumed.len() >= 3, "{stream}: connected at first and after each break: {resumed:?}");
     assert_eq!(resumed.iter().filter(|resumed| !**resumed).count(), 1, "{stream}: {resumed:?}");
     assert!(!resumed[0], "{stream}: {resumed:?}");
-    Judged { events: rounds.len(), reconnects: resumed.len() - 1 }
+    Judged { events: rounds.len(), updates: 0, reconnects: resumed.len() - 1 }
 }

@@ -14,7 +14,7 @@ use crate::bench::app::{TestApp, configuration};
 use crate::bench::{PATIENCE, eventually, server};
 
 /// A query of the test's own, in a file that lasts as long as the test.
-fn query(config: &mut Config, text: &str) -> tempfile::NamedTempFile {
+pub fn query(config: &mut Config, text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), text).expect("a query");
     preset(config).sql = file.path().to_owned();
