@@ -32,6 +32,7 @@ pub fn description(postgres: &str) -> String {
         format!("walcast {} ({profile})", env!("CARGO_PKG_VERSION")),
         said("rustc", &["--version"]),
         said("node", &["--version"]).replacen('v', "Node ", 1),
+        said("java", &["--version"]),
         said("/usr/sbin/nginx", &["-v"]).replace("nginx version: nginx/", "nginx "),
     ];
     parts.retain(|part| !part.is_empty());

@@ -53,7 +53,7 @@ struct Args {
     /// How often each is measured
     #[arg(long)]
     rounds: Option<u32>,
-    /// Without nginx and Node
+    /// Without nginx, Node and Debezium
     #[arg(long)]
     no_peers: bool,
     /// Where to put the report

@@ -6,6 +6,7 @@
 pub mod axum;
 pub mod bare;
 mod nchan;
+pub mod reader;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

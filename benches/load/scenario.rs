@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::marker;
+use crate::peers::reader::Reader;
 use crate::peers::{Kind, Peer};
 use crate::process::Process;
 use crate::report::WALCAST;
@@ -88,6 +89,12 @@ impl Scale {
     pub fn peers(&self, kinds: &[Kind]) -> Vec<Kind> {
         let wanted = |kind: &&Kind| matches!(kind, Kind::Bare | Kind::Axum) || (self.peers && kind.is_here());
         kinds.iter().filter(wanted).copied().collect()
+    }
+
+    /// The peers that read a slot and are measured.
+    pub fn readers(&self) -> impl Iterator<Item = Reader> {
+        let peers = self.peers;
+        Reader::ALL.into_iter().filter(move |reader| peers && reader.is_here())
     }
 }
 

@@ -132,7 +132,12 @@ impl Database {
         Ok(slot)
     }
 
+    /// Drops it once its reader, which has ended, is gone from the server too.
     pub async fn drop_slot(&self, slot: &str) -> anyhow::Result<()> {
+        let active = format!("(select active from pg_replication_slots where slot_name = '{slot}')");
+        while self.text(&active).await? == "true" {
+            sleep(Duration::from_millis(20)).await;
+        }
         self.sql(&format!("select pg_drop_replication_slot('{slot}')")).await
     }
 

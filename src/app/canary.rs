@@ -141,7 +141,7 @@ impl Keeper {
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(error = chain(&error), "the canary was not written");
-                    error.voice(self.source, &self.dsn.user)
+                    error.voice(&self.dsn.user)
                 }
                 Err(_) => Voice::Unanswered,
             };
@@ -162,7 +162,15 @@ impl Keeper {
             }
         };
         let sql = self.source.heartbeat_sql(&self.canary.content());
-        let row = session.query_one(&sql, &[]).await?;
+        let row = match session.query_one(&sql, &[]).await {
+            Ok(row) => row,
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                let function =
+                    session.query_one(self.source.heartbeat_function_sql(), &[]).await?.try_get(0)?;
+                return Err(WriteError::Forbidden { function, error });
+            }
+            Err(error) => return Err(error.into()),
+        };
         if row.try_get(0)? { Err(WriteError::Recovery) } else { Ok(session) }
     }
 
@@ -215,16 +223,23 @@ enum WriteError {
     Connect(#[from] SourceError),
     #[error("the database refused the canary")]
     Query(#[from] tokio_postgres::Error),
+    /// As GRANT takes its name.
+    #[error("the database refused the canary")]
+    Forbidden {
+        function: String,
+        #[source]
+        error: tokio_postgres::Error,
+    },
     #[error("the database is a hot standby")]
     Recovery,
 }
 
 impl WriteError {
-    fn voice(&self, source: Kind, user: &str) -> Voice {
+    fn voice(&self, user: &str) -> Voice {
         let kind = match self {
             Self::Connect(error) => error.kind(),
             Self::Query(error) => query_kind(error),
-            Self::Recovery => ErrorKind::Operator,
+            Self::Forbidden { .. } | Self::Recovery => ErrorKind::Operator,
         };
         if kind == ErrorKind::Transient {
             return Voice::Unanswered;
@@ -234,11 +249,8 @@ impl WriteError {
              without): {}",
             chain(self)
         ));
-        let forbidden =
-            matches!(self, Self::Query(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE));
-        Voice::Mute(if forbidden {
+        Voice::Mute(if let Self::Forbidden { function, .. } = self {
             let role = user.replace('"', "\"\"");
-            let function = source.heartbeat_function();
             reason.mended_by(format!("GRANT EXECUTE ON FUNCTION {function} TO \"{role}\";"))
         } else {
             reason
@@ -272,13 +284,11 @@ mod tests {
 
     #[test]
     fn a_hot_standby_and_a_missing_right_are_told_and_a_lost_server_only_ages() {
-        let Voice::Mute(reason) = WriteError::Recovery.voice(Kind::Wal, "w") else {
-            panic!("a standby never writes")
-        };
+        let Voice::Mute(reason) = WriteError::Recovery.voice("w") else { panic!("a standby never writes") };
         assert!(reason.text.ends_with("the database is a hot standby"), "{}", reason.text);
         assert_eq!(reason.sql, None);
         let lost = SourceError::Silent { seconds: 60 };
-        assert_eq!(WriteError::Connect(lost).voice(Kind::Wal, "w"), Voice::Unanswered);
+        assert_eq!(WriteError::Connect(lost).voice("w"), Voice::Unanswered);
     }
 
     #[test]

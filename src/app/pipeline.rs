@@ -424,7 +424,7 @@ impl Pipeline {
             source.limit_wal(max_bytes);
         }
         if let Some(digest) = &signals.publication {
-            source.expect_publication(digest);
+            source.expect_publication(digest.as_deref());
         }
         if std::mem::replace(&mut self.cuts, signals.cuts) != signals.cuts {
             source.begin_anew(ResetReason::PartitionCut);

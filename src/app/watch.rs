@@ -35,8 +35,8 @@ const FAILOVER: &str = "slot failover";
 /// What the pipeline is to heed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Signals {
-    /// As [`Report::publication`].
-    pub(super) publication: Option<String>,
+    /// As [`Report::publication`]; none until there was a look.
+    pub(super) publication: Option<Option<String>>,
     /// Counts how often partitions were cut.
     pub(super) cuts: u64,
     /// Bound of the window's log; none until it is known.
@@ -126,7 +126,7 @@ impl Watch {
         let max_wal = report.slot.as_ref().map(|slot| window_limit(self.max_wal, slot));
         let cut = self.before.as_ref().is_some_and(|before| report.cut_since(before));
         self.signals.send_modify(|signals| {
-            signals.publication.clone_from(&report.publication);
+            signals.publication = Some(report.publication.clone());
             signals.cuts += u64::from(cut);
             signals.max_wal = max_wal.or(signals.max_wal);
         });

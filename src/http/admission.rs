@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::request::Parts;
 
@@ -22,7 +23,7 @@ use super::limits::AddressFull;
 use super::parameters::{Begin, Parameters};
 use super::query::Query;
 use super::refusal::Refusal;
-use super::registry::Entry;
+use super::registry::{ConnectionId, Entry, Registered};
 use super::state::State;
 use super::stream_head;
 use super::view::View;
@@ -45,6 +46,15 @@ pub(super) struct Judged {
     parameters: Parameters,
     /// All of whose commits a reader of the database sees since the request came.
     visible: Lsn,
+}
+
+/// What an open stream is known by.
+struct Entered {
+    registered: Registered,
+    connection_id: ConnectionId,
+    expiry: Arc<Expiry>,
+    /// Who is online, for who asks for it.
+    online: Option<[Bytes; 2]>,
 }
 
 /// Everything that can be said without opening a stream.
@@ -104,23 +114,9 @@ impl Judged {
         }
     }
 
-    /// Takes a place and opens the stream.
-    pub(super) async fn open(
-        self,
-        state: &State,
-        endpoint: &Arc<Endpoint>,
-        peer: IpAddr,
-        headers: &HeaderMap,
-    ) -> Result<Admitted, Refusal> {
-        if !state.limits.may_open(Instant::now()) {
-            return Err(BUSY);
-        }
-        let organization = OrganizationId::new(&self.organization);
-        let address = counted(state.proxies.client(peer, headers));
-        let permit = state.limits.admit(address)?;
-        let membership = self.membership(state)?;
-        let subscription = Subscription {
-            organization: organization.clone(),
+    fn subscription(&self, membership: &Membership) -> Subscription {
+        Subscription {
+            organization: OrganizationId::new(&self.organization),
             user: self.principal.subject.to_string(),
             role: membership.role.clone(),
             filter: Filter {
@@ -135,24 +131,11 @@ impl Judged {
                 Begin::Since(age) => Start::Since(age),
                 Begin::Unreadable => Start::Unreadable,
             },
-        };
-        // The last that can refuse by itself: a ticket is not lost to what would pass.
-        if let Some(ticket) = self.ticket {
-            state.services.authenticator.tickets().redeem(ticket)?;
         }
-        let stream = state.services.hub.open_within(subscription, state.stream_limits).await?;
-        let stream = match endpoint.live {
-            // Its events are not sent.
-            Some(_) => stream,
-            None => stream.paced(Pace::new(state.events_per_minute, self.parameters.interval)),
-        };
-        let membership = self.settle(state, &stream.handle())?;
+    }
 
-        // Finding the place may have taken a moment.
-        if self.principal.remaining(SystemTime::now()).is_zero() {
-            return Err(TokenError::Expired.into());
-        }
-        let handle = stream.handle();
+    /// Makes an open stream known: to its organization, to who looks at its session again, and by its id.
+    fn enter(&self, state: &State, endpoint: &Arc<Endpoint>, handle: StreamHandle) -> Entered {
         let present = state.services.presence.enter(&handle);
         let asks = names_presence(self.parameters.channels.as_ref());
         let online = asks.then(|| present.online(&handle));
@@ -169,29 +152,54 @@ impl Judged {
         };
         let connection_id = state.registry.new_id();
         let registered = state.registry.register(connection_id, entry);
+        Entered { registered, connection_id, expiry, online }
+    }
+
+    /// Takes a place and opens the stream.
+    pub(super) async fn open(
+        self,
+        state: &State,
+        endpoint: &Arc<Endpoint>,
+        peer: IpAddr,
+        headers: &HeaderMap,
+    ) -> Result<Admitted, Refusal> {
+        if !state.limits.may_open(Instant::now()) {
+            return Err(BUSY);
+        }
+        let address = counted(state.proxies.client(peer, headers));
+        let permit = state.limits.admit(address)?;
+        let membership = self.membership(state)?;
+        let subscription = self.subscription(&membership);
+        // The last that can refuse by itself: a ticket is not lost to what would pass.
+        if let Some(ticket) = self.ticket {
+            state.services.authenticator.tickets().redeem(ticket)?;
+        }
+        let stream = state.services.hub.open_within(subscription, state.stream_limits).await?;
+        let stream = match endpoint.live {
+            // Its events are not sent.
+            Some(_) => stream,
+            None => stream.paced(Pace::new(state.events_per_minute, self.parameters.interval)),
+        };
+        let membership = self.settle(state, &stream.handle())?;
+
+        // Finding the place may have taken a moment.
+        if self.principal.remaining(SystemTime::now()).is_zero() {
+            return Err(TokenError::Expired.into());
+        }
+        let Entered { registered, connection_id, expiry, online } =
+            self.enter(state, endpoint, stream.handle());
         let connection_id = connection_id.to_string();
         let name = state.memberships()?.organization_name(&self.organization);
+        let organization = frames::Organization {
+            id: &self.organization,
+            name: name.as_deref(),
+            role: membership.role.as_deref(),
+        };
         let channels = self.parameters.channels.as_ref().unwrap_or(&endpoint.channels);
         let channels: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
+        let welcome = Welcome::new(&connection_id, organization, &channels, stream.resumed());
         let head = stream_head::encode(&state.origins, headers);
-        let first = frames::connected(
-            head,
-            stream.cursor(),
-            &Welcome {
-                connection_id: &connection_id,
-                client_id: &connection_id,
-                organization_id: &self.organization,
-                organization: frames::Organization {
-                    id: &self.organization,
-                    name: name.as_deref(),
-                    role: membership.role.as_deref(),
-                },
-                channels: &channels,
-                resumed: stream.resumed(),
-                message: "Real-time connection established",
-            },
-            online,
-        );
+        let first = frames::connected(head, stream.cursor(), &welcome, online);
         let view = endpoint.live.as_ref().map(|showing| {
             let (interval, patience) = (self.parameters.interval, state.stale_after);
             View::new(showing, &state.services.live, stream.handle(), interval, patience)

@@ -20,14 +20,33 @@ const MAX_SYNC_DELAY_MILLIS: u64 = 2000;
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Welcome<'a> {
-    pub(super) connection_id: &'a str,
+    connection_id: &'a str,
     /// The same: what other servers call it.
-    pub(super) client_id: &'a str,
-    pub(super) organization_id: &'a str,
-    pub(super) organization: Organization<'a>,
-    pub(super) channels: &'a [&'a str],
-    pub(super) resumed: bool,
-    pub(super) message: &'static str,
+    client_id: &'a str,
+    organization_id: &'a str,
+    organization: Organization<'a>,
+    channels: &'a [&'a str],
+    resumed: bool,
+    message: &'static str,
+}
+
+impl<'a> Welcome<'a> {
+    pub(super) const fn new(
+        connection_id: &'a str,
+        organization: Organization<'a>,
+        channels: &'a [&'a str],
+        resumed: bool,
+    ) -> Self {
+        Self {
+            connection_id,
+            client_id: connection_id,
+            organization_id: organization.id,
+            organization,
+            channels,
+            resumed,
+            message: "Real-time connection established",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -37,8 +56,8 @@ pub(super) struct Organization<'a> {
     pub(super) role: Option<&'a str>,
 }
 
-/// The first frame, after `head`; `id` is the position that the stream starts after. `online`, a JSON array in pieces, may be long,
-/// and is shared by all to whom it is said: so it goes out as it is, at the top and again in `data`.
+/// The first frame, after `head`; `id` is the position that the stream starts after. `online`, a JSON array in pieces,
+/// may be long, and is shared by all to whom it is said: so it goes out as it is, at the top and again in `data`.
 pub(super) fn connected(
     mut head: Vec<u8>,
     id: EventId,
@@ -180,16 +199,9 @@ mod tests {
 
     #[test]
     fn connected_says_everything_at_the_top_and_again_in_data() {
-        let welcome = Welcome {
-            connection_id: "c1",
-            client_id: "c1",
-            organization_id: "a\"b",
-            organization: Organization { id: "a\"b", name: Some("A\nB"), role: None },
-            channels: &["lots"],
-            resumed: true,
-            message: "m",
-        };
-        let fields = r#""connectionId":"c1","clientId":"c1","organizationId":"a\"b","organization":{"id":"a\"b","name":"A\nB","role":null},"channels":["lots"],"resumed":true,"message":"m""#;
+        let organization = Organization { id: "a\"b", name: Some("A\nB"), role: None };
+        let welcome = Welcome::new("c1", organization, &["lots"], true);
+        let fields = r#""connectionId":"c1","clientId":"c1","organizationId":"a\"b","organization":{"id":"a\"b","name":"A\nB","role":null},"channels":["lots"],"resumed":true,"message":"Real-time connection established""#;
         let frame = |fields: &str| {
             format!(
                 "retry: 2000\nid: 00000000000000ab.7.2\ndata: {{\"type\":\"connected\",\"timestamp\":0,{fields},\"data\":{{{fields}}}}}\n\n"

@@ -114,8 +114,9 @@ impl Source {
         }
     }
 
-    /// What is published, or written, by now: where it is not what this history began with, another begins.
-    pub fn expect_publication(&mut self, digest: &str) {
+    /// What is published, or written, by now, none being nothing at all: where it is not what this history began with,
+    /// another begins.
+    pub fn expect_publication(&mut self, digest: Option<&str>) {
         match self {
             Self::Wal(source) => source.expect_publication(digest),
             Self::Outbox(source) => source.expect_publication(digest),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::item::{Identity, ResetReason};
+use super::lineage;
 use super::policy::SourceError;
 use super::progress::History;
 use super::publication;
@@ -119,11 +120,17 @@ async fn open(
         let history = past.history.as_ref();
         let differs = |history| broken(history, &identity, system.position, slot_confirmed);
         reset = past.broken.or_else(|| history.and_then(differs));
-        if reset.is_some() {
+        if reset == Some(ResetReason::ServerChanged)
+            && let Some(history) = history
+            && descends(&mut connection, history, &identity, slot_confirmed).await?
+        {
+            reset = Some(ResetReason::Promoted);
+        }
+        match (reset, history) {
+            (None | Some(ResetReason::Promoted), Some(history)) => start = history.processed,
+            (None, None) => {}
             // Not the window again, of which the streams that are open have seen some; nor what can't be decoded.
-            start = settled_position(&mut connection).await?.max(slot_confirmed);
-        } else if let Some(history) = history {
-            start = history.processed;
+            (Some(_), _) => start = settled_position(&mut connection).await?.max(slot_confirmed),
         }
     }
 
@@ -182,6 +189,34 @@ fn broken(history: &History, identity: &Identity, flushed: Lsn, slot_confirmed: 
     } else {
         None
     }
+}
+
+/// Whether a server on another timeline has all of a history, and its slot all that comes after: a standby that was
+/// promoted with the slot synchronised. (<https://www.postgresql.org/docs/current/logicaldecoding-explanation.html>)
+async fn descends(
+    connection: &mut ReplicationConnection,
+    history: &History,
+    identity: &Identity,
+    slot_confirmed: Lsn,
+) -> Result<bool, SourceError> {
+    let before = &history.identity;
+    let promoted = Identity { timeline: before.timeline, ..identity.clone() } == *before
+        && identity.timeline > before.timeline
+        && slot_confirmed <= history.processed;
+    if !promoted {
+        return Ok(false);
+    }
+    let rows = match answered(connection.simple_query(&lineage::command(identity.timeline))).await {
+        Ok(rows) => rows,
+        // Its file is not there, or may not be read: nothing is proven.
+        Err(SourceError::Stream(StreamError::Server(error))) => {
+            tracing::debug!(%error, "the server does not tell its timeline's history");
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    let content = rows.first().and_then(|row| row.get("content")).unwrap_or_default();
+    Ok(lineage::left_at(content, before.timeline).is_some_and(|end| end >= history.processed))
 }
 
 /// What else is asked of the server.

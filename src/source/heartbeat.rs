@@ -20,12 +20,17 @@ impl Kind {
         )
     }
 
-    /// The function that the role which writes it must be allowed to call.
+    /// Asks for the function that the role which writes it must be allowed to call, as GRANT takes it: with
+    /// PostgreSQL 17 the server's own got another argument.
     #[must_use]
-    pub const fn heartbeat_function(self) -> &'static str {
+    pub const fn heartbeat_function_sql(self) -> &'static str {
         match self {
-            Self::Wal => "pg_logical_emit_message(boolean, text, text)",
-            Self::Outbox => "walcast.write_canary(text)",
+            Self::Wal => {
+                "select proname || '(' || pg_catalog.oidvectortypes(proargtypes) || ')' from pg_catalog.pg_proc
+                 where proname = 'pg_logical_emit_message' and pronamespace = 'pg_catalog'::regnamespace
+                   and proargtypes[2] = 'text'::regtype"
+            }
+            Self::Outbox => "select 'walcast.write_canary(text)'",
         }
     }
 }

@@ -72,6 +72,9 @@ pub enum ResetReason {
     OutboxUnreadable,
     /// Another cluster, timeline or database than the one before.
     ServerChanged,
+    /// A standby was promoted that had all that this process had seen, and has the slot: ids are of a new epoch, and
+    /// nothing is missing.
+    Promoted,
     /// The server's log ends before the last position that this process saw.
     ServerBehind,
     /// The publication was made again, or a table was taken out of it or put back.
@@ -92,6 +95,7 @@ impl fmt::Display for ResetReason {
             }
             Self::OutboxUnreadable => "a transaction of the outbox can't be read and is skipped",
             Self::ServerChanged => "the server is another cluster, timeline or database than before",
+            Self::Promoted => "a standby was promoted; it has all that was seen, and events go on after that",
             Self::ServerBehind => "the server's log ends before the last position seen",
             Self::PublicationChanged => "what is published changed: some of what was written may be missing",
             Self::PartitionCut => "a partition was truncated or detached, which is not in the stream",

@@ -10,8 +10,11 @@
 //! over the log. What is confirmed is pruned. Every await here may be cancelled: what is under way lives in the
 //! source, not in a future.
 
+mod answer;
 mod assembly;
+mod opening;
 mod relation;
+mod row;
 mod session;
 pub(super) mod triggers;
 
@@ -25,7 +28,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::EMIT_PREFIX;
 use super::backoff::Backoff;
 use super::confirm::Window;
-use super::policy::{ErrorKind, Fatal, SourceError, describe};
+use super::news::News;
+use super::policy::{ErrorKind, Fatal, SourceError};
 use super::progress::{History, Progress};
 use super::{ResetReason, SourceItem, Transaction};
 use crate::config;
@@ -34,7 +38,8 @@ use crate::postgres::dsn::Dsn;
 use crate::postgres::pgoutput::LongMessages;
 use crate::postgres::schema::TableName;
 use crate::postgres::{Lsn, PgTimestamp};
-use session::{Attempt, Opened, Past, Round, Session, Target, Task};
+use opening::{Attempt, Opened, Past, Target};
+use session::{Round, Session, Task};
 
 /// How soon an outbox that was found busy is tried again.
 const BUSY_DELAY: Duration = Duration::from_millis(400);
@@ -61,15 +66,13 @@ pub struct OutboxSource {
     /// Known of the history that there is: it can't be continued.
     broken: Option<ResetReason>,
     /// To be yielded before anything else is done.
-    ready: VecDeque<SourceItem>,
+    news: News,
     /// Read and not yet yielded.
     batch: VecDeque<Transaction>,
     /// What comes after the batch can't be read, up to here.
     unreadable: Option<Lsn>,
     /// When was pruned last, and what is left of it.
     pruned: (Instant, Lsn),
-    /// The reason that was told last, while nothing flows.
-    told: Option<String>,
 }
 
 enum Phase {
@@ -108,11 +111,10 @@ impl OutboxSource {
             progress: Progress::new(window),
             backoff: Backoff::new(),
             broken: None,
-            ready: VecDeque::new(),
+            news: News::default(),
             batch: VecDeque::new(),
             unreadable: None,
             pruned: (Instant::now(), Lsn::ZERO),
-            told: None,
         }
     }
 
@@ -131,7 +133,7 @@ impl OutboxSource {
     pub async fn next(&mut self) -> Result<SourceItem, Fatal> {
         self.progress.settle();
         loop {
-            if let Some(item) = self.ready.pop_front() {
+            if let Some(item) = self.news.pop() {
                 return Ok(item);
             }
             if let Some(transaction) = self.batch.pop_front() {
@@ -144,7 +146,7 @@ impl OutboxSource {
             match &mut self.phase {
                 Phase::Waiting { until } => {
                     sleep_until(*until).await;
-                    let attempt = session::open(self.target.clone(), self.past());
+                    let attempt = opening::open(self.target.clone(), self.past());
                     self.phase = Phase::Connecting(Box::pin(attempt));
                 }
                 Phase::Connecting(attempt) => match attempt.await {
@@ -182,7 +184,7 @@ impl OutboxSource {
     /// A transaction that has already come, without waiting, so that a burst is published at once. What was yielded
     /// before is not dealt with by this.
     pub fn try_next(&mut self) -> Option<SourceItem> {
-        if !self.ready.is_empty() {
+        if !self.news.is_empty() {
             return None;
         }
         let transaction = self.batch.pop_front()?;
@@ -213,7 +215,8 @@ impl OutboxSource {
     }
 
     /// What is written by now: where it is not what this history began with, another begins.
-    pub fn expect_publication(&mut self, digest: &str) {
+    pub fn expect_publication(&mut self, digest: Option<&str>) {
+        let Some(digest) = digest else { return };
         let changed = self.progress.history().is_some_and(|history| history.identity.publication != digest);
         if changed {
             self.break_off(ResetReason::PublicationChanged);
@@ -263,22 +266,20 @@ impl OutboxSource {
         }
         if let Some(reason) = reset {
             tracing::warn!(%start, %reason, "history can't be continued");
-            self.ready.push_back(SourceItem::Reset { reason, identity: identity.clone(), start });
         }
         tracing::info!(%start, "reading from the outbox");
-        self.ready.push_back(SourceItem::Connected { identity, start });
-        self.told = None;
+        self.news.connected(identity, start, reset);
         self.pruned = (Instant::now(), floor);
         self.phase = Phase::Idle { session: Box::new(session), until: Instant::now() };
     }
 
     /// On the connection that there is.
     fn wait(&mut self, connection: Client, reason: &SourceError, delay: Duration) {
-        self.tell(reason, delay);
+        self.news.disconnected(reason, delay);
         let (target, past) = (self.target.clone(), self.past());
         self.phase = Phase::Connecting(Box::pin(async move {
             tokio::time::sleep(delay).await;
-            session::retry(connection, target, past).await
+            opening::retry(connection, target, past).await
         }));
     }
 
@@ -334,8 +335,7 @@ impl OutboxSource {
         let reason = ResetReason::OutboxUnreadable;
         tracing::error!(position = %after, %reason, "history can't be continued");
         self.progress.begin(identity.clone(), after);
-        self.ready.push_back(SourceItem::Reset { reason, identity: identity.clone(), start: after });
-        self.ready.push_back(SourceItem::Connected { identity, start: after });
+        self.news.connected(identity, after, Some(reason));
     }
 
     fn failed(&mut self, error: SourceError) -> Result<(), Fatal> {
@@ -344,20 +344,9 @@ impl OutboxSource {
             return Err(Fatal::from(error));
         }
         let delay = self.backoff.delay(kind);
-        self.tell(&error, delay);
+        self.news.disconnected(&error, delay);
         self.phase = Phase::Waiting { until: Instant::now() + delay };
         Ok(())
-    }
-
-    /// Once for each reason: the same one again is no news.
-    fn tell(&mut self, error: &SourceError, retry_in: Duration) {
-        let (kind, text) = (error.kind(), describe(error));
-        tracing::debug!(error = text, retry_in_ms = retry_in.as_millis(), "the source is not connected");
-        if self.told.as_deref() != Some(&text) {
-            self.told = Some(text.clone());
-            let standby = matches!(error, SourceError::OutboxBusy);
-            self.ready.push_back(SourceItem::Disconnected { kind, error: text, standby, retry_in });
-        }
     }
 }
 

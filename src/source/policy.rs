@@ -117,6 +117,11 @@ impl SourceError {
             if error.sqlstate.code() == "42704" && error.message.contains(publication))
     }
 
+    /// Another connection reads, maybe a second worker.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Self::OutboxBusy) || self.is_slot_busy()
+    }
+
     pub(super) fn is_slot_busy(&self) -> bool {
         matches!(self, Self::SlotBusy { .. })
             || matches!(self, Self::Stream(error) if error.sqlstate().is_some_and(|state| state.code() == "55006"))

@@ -8,14 +8,7 @@ use crate::postgres::schema::TableName;
 /// A query of one value: null where there is no such publication. Of `tables`, or of all when none are named: a table
 /// that nobody reads may come and go.
 pub(super) fn digest_sql(publication: &str, tables: &[TableName]) -> String {
-    let pairs: Vec<String> = tables
-        .iter()
-        .map(|table| format!("({}, {})", literal(&table.schema), literal(&table.name)))
-        .collect();
-    let read = match pairs.is_empty() {
-        true => "true".to_owned(),
-        false => format!("(n.nspname, c.relname) in ({})", pairs.join(", ")),
-    };
+    let read = is_among(tables);
     format!(
         "select md5(concat_ws(' ', p.oid, p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, \
          p.pubviaroot, (select string_agg(r.oid::text, ' ' order by r.oid) from pg_catalog.pg_publication_rel r \
@@ -23,6 +16,18 @@ pub(super) fn digest_sql(publication: &str, tables: &[TableName]) -> String {
          where r.prpubid = p.oid and {read}))) from pg_catalog.pg_publication p where p.pubname = {}",
         literal(publication)
     )
+}
+
+/// A condition on a class `c` in a namespace `n`: one of these tables, or any when none are named.
+pub(super) fn is_among(tables: &[TableName]) -> String {
+    let pairs: Vec<String> = tables
+        .iter()
+        .map(|table| format!("({}, {})", literal(&table.schema), literal(&table.name)))
+        .collect();
+    match pairs.is_empty() {
+        true => "true".to_owned(),
+        false => format!("(n.nspname, c.relname) in ({})", pairs.join(", ")),
+    }
 }
 
 fn literal(text: &str) -> String {

@@ -10,7 +10,6 @@
 //! next call. What was handed out counts as dealt with when [`WalSource::next`] is called again, and only then may it
 //! be confirmed.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -22,8 +21,9 @@ use super::backoff::Backoff;
 use super::confirm::Window;
 use super::connect::{self, Attempt, Opened, Past, Target};
 use super::link::Link;
+use super::news::News;
 use super::parts::Parts;
-use super::policy::{ErrorKind, Fatal, SourceError, describe};
+use super::policy::{ErrorKind, Fatal, SourceError};
 use super::progress::Progress;
 use super::relations::EMIT_PREFIX;
 use super::{ResetReason, SourceItem};
@@ -52,9 +52,7 @@ pub struct WalSource {
     /// Known of the history that there is, or of the log that is next: it can't be continued.
     broken: Option<ResetReason>,
     /// To be yielded before anything else is done.
-    ready: VecDeque<SourceItem>,
-    /// The reason that was told last, while nothing flows.
-    told: Option<String>,
+    news: News,
 }
 
 enum Phase {
@@ -92,8 +90,7 @@ impl WalSource {
             progress: Progress::new(window),
             backoff: Backoff::new(),
             broken: None,
-            ready: VecDeque::new(),
-            told: None,
+            news: News::default(),
         }
     }
 
@@ -125,7 +122,7 @@ impl WalSource {
     pub async fn next(&mut self) -> Result<SourceItem, Fatal> {
         self.progress.settle();
         loop {
-            if let Some(item) = self.ready.pop_front() {
+            if let Some(item) = self.news.pop() {
                 return Ok(item);
             }
             match &mut self.phase {
@@ -137,7 +134,8 @@ impl WalSource {
                 Phase::Connecting(attempt) => match attempt.await {
                     Ok(Attempt::Opened(opened)) => self.opened(*opened),
                     Ok(Attempt::Busy(connection)) => {
-                        self.tell(&SourceError::SlotBusy { slot: self.target.slot.clone() }, BUSY_DELAY);
+                        let busy = SourceError::SlotBusy { slot: self.target.slot.clone() };
+                        self.news.disconnected(&busy, BUSY_DELAY);
                         let attempt = connect::retry(connection, self.target.clone(), self.past());
                         self.phase = Phase::Connecting(Box::pin(attempt));
                     }
@@ -165,7 +163,7 @@ impl WalSource {
     /// A transaction, or a part of one, that has already come, without waiting, so that a burst is published at once. What was yielded
     /// before is not dealt with by this.
     pub fn try_next(&mut self) -> Option<SourceItem> {
-        if !self.ready.is_empty() {
+        if !self.news.is_empty() {
             return None;
         }
         let Phase::Streaming(link) = &mut self.phase else {
@@ -220,9 +218,11 @@ impl WalSource {
         self.progress.limit_wal(max_bytes.min(self.window.max_wal));
     }
 
-    /// What is published by now: where it is not what this history began with, another begins.
-    pub fn expect_publication(&mut self, digest: &str) {
-        let changed = self.progress.history().is_some_and(|history| history.identity.publication != digest);
+    /// What is published by now: where it is not what this history began with, another begins. None: there is no
+    /// publication, without which PostgreSQL 18 goes on and sends nothing, where older ones break off.
+    pub fn expect_publication(&mut self, digest: Option<&str>) {
+        let changed =
+            self.progress.history().is_some_and(|history| Some(&*history.identity.publication) != digest);
         if changed && matches!(self.phase, Phase::Streaming(_)) {
             self.phase = Phase::Broken(SourceError::Broken(ResetReason::PublicationChanged));
         }
@@ -260,12 +260,10 @@ impl WalSource {
             self.progress.resume(slot_confirmed);
         }
         if let Some(reason) = reset {
-            self.log_reset(reason, start);
-            self.ready.push_back(SourceItem::Reset { reason, identity: identity.clone(), start });
+            tracing::warn!(slot = self.target.slot, %start, %reason, "history can't be continued");
         }
         tracing::info!(slot = self.target.slot, %start, "reading from the replication slot");
-        self.ready.push_back(SourceItem::Connected { identity, start });
-        self.told = None;
+        self.news.connected(identity, start, reset);
         let head = self.progress.head();
         let parts = self.whole.clone().map(|whole| Parts::new(whole, self.max_transaction));
         let assembler = Assembler::new(self.max_transaction).in_parts(parts);
@@ -286,24 +284,9 @@ impl WalSource {
         } else {
             self.backoff.delay(kind)
         };
-        self.tell(&error, delay);
+        self.news.disconnected(&error, delay);
         self.phase = Phase::Waiting { until: Instant::now() + delay };
         Ok(())
-    }
-
-    /// Once for each reason: the same one again is no news.
-    fn tell(&mut self, error: &SourceError, retry_in: Duration) {
-        let (kind, text) = (error.kind(), describe(error));
-        tracing::debug!(error = text, retry_in_ms = retry_in.as_millis(), "the source is not connected");
-        if self.told.as_deref() != Some(&text) {
-            self.told = Some(text.clone());
-            let standby = error.is_slot_busy();
-            self.ready.push_back(SourceItem::Disconnected { kind, error: text, standby, retry_in });
-        }
-    }
-
-    fn log_reset(&self, reason: ResetReason, start: Lsn) {
-        tracing::warn!(slot = self.target.slot, %start, %reason, "history can't be continued");
     }
 }
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 /// How long a signal may take to come before a test says it never will. Long, because machines are shared: it is
 /// only waited out by a test that fails.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Waits until `probe` answers, asking again every few milliseconds: for states that have no signal of their own.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {

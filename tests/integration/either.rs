@@ -89,11 +89,17 @@ over_the_outbox! {
         columns_come_change_and_go_in_the_order_of_the_stream
         a_mirrored_column_that_comes_back_is_read_again
     }
+    connection in failures {
+        a_changed_password_is_told_and_the_right_one_heals_it
+    }
     schema in failures {
         columns_come_go_and_change_and_the_stream_goes_on
+        a_truncated_or_detached_partition_is_told
+    }
+    failover in failures {
+        a_promoted_standby_is_another_epoch
     }
     server in failures {
-        a_promoted_standby_is_another_epoch
         a_copy_of_an_older_state_with_the_same_identifier_is_another_history
     }
     memory {

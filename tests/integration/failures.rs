@@ -2,7 +2,8 @@
 //! heals. A server that has to be harmed is the test's own.
 
 mod budget;
-mod connection;
+pub mod connection;
+pub mod failover;
 pub mod schema;
 pub mod server;
 mod slot;
@@ -54,6 +55,17 @@ async fn says(app: &TestApp, list: &str, text: &str) -> Value {
 async fn remedy(app: &TestApp, text: &str) -> String {
     let reason = says(app, "reasons", text).await;
     reason["sql"].as_str().unwrap_or_else(|| panic!("no SQL in {reason}")).to_owned()
+}
+
+/// Returns once the watch has looked at the database: what later looks are compared with.
+pub async fn looked(app: &TestApp) {
+    eventually("the watch has looked", || async {
+        // The last thing that a look asks.
+        let asked = "select count(*) from pg_stat_activity where datname = current_database()
+                     and state = 'idle' and query like '%pg_partition_tree(c.oid)%'";
+        (app.text(asked).await != "0").then_some(())
+    })
+    .await;
 }
 
 async fn word(app: &TestApp, wanted: &str) {

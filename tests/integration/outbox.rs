@@ -1,5 +1,6 @@
 //! The outbox as a source: what only it can do, and that it says the same as the log.
 
+mod cost;
 mod drift;
 mod room;
 mod sides;

@@ -112,7 +112,7 @@ async fn what_a_role_may_not_do_is_told_with_its_reason() {
     app.sql(&format!("alter role {role} noreplication")).await;
     let dsn = walcast::postgres::Dsn::parse(&url_of(&app, &role)).unwrap();
     let worker = walcast::app::App::start(app.config.clone(), dsn, true).await.unwrap();
-    let told = reasons(worker.address(), "replication").await;
+    let told = reasons(worker.address(), "42501").await;
     assert!(told.contains("REPLICATION") || told.contains("replication role"), "{told}");
     worker.stop().await.unwrap();
     drop_role(&app, &role).await;

@@ -6,6 +6,7 @@ use serde_json::Value;
 use walcast::config::{AuthJs, Config, Secret};
 
 use crate::bench::app::TestApp;
+use crate::bench::eventually;
 use crate::bench::http::Request;
 use crate::bench::proxy::{Proxy, proxied};
 use crate::bench::server;
@@ -61,8 +62,12 @@ pub async fn by_rows_through_a_proxy(change: impl FnOnce(&mut Config)) -> (TestA
     (app, proxy)
 }
 
+/// How the session is judged, once the database has answered in time: until then it is neither good nor bad.
 async fn status(app: &TestApp, cookie: &str) -> u16 {
-    Stream::open(app.address, request(cookie)).await.head.status
+    eventually("the session is judged", || async {
+        Some(Stream::open(app.address, request(cookie)).await.head.status).filter(|status| *status != 503)
+    })
+    .await
 }
 
 #[tokio::test]

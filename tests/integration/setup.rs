@@ -96,7 +96,11 @@ async fn a_publication_follows_the_catalog() {
     plan(&database.sql, &fewer).await.unwrap().run(&database.sql).await.unwrap();
     let published = "select string_agg(tablename, ',') from pg_publication_tables where pubname = 'walcast'";
     assert_eq!(database.text(published).await.as_deref(), Some("bays"));
-    database.run("alter publication walcast set table bays (id)").await;
+    // Column lists came with PostgreSQL 15.
+    let lists = "select (current_setting('server_version_num')::int >= 150000)::text";
+    if database.text(lists).await.as_deref() == Some("true") {
+        database.run("alter publication walcast set table bays (id)").await;
+    }
     let whole = plan(&database.sql, &requirements(&database, &TABLES)).await.unwrap();
     whole.run(&database.sql).await.unwrap();
     assert!(plan(&database.sql, &requirements(&database, &TABLES)).await.unwrap().is_empty());

@@ -1,6 +1,6 @@
 //! Where a stream starts, what it is told when history can't be proven, and what it says when there is nothing to say.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -114,7 +114,14 @@ async fn an_id_behind_the_log_that_the_slot_may_keep_is_history_expired() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_told_once_it_fell_out_of_the_window_and_delays_nobody() {
-    let app = TestApp::builder().config(|config| config.replay.max_memory = ByteSize(2 << 20)).start().await;
+    let app = TestApp::builder()
+        .config(|config| {
+            config.replay.max_memory = ByteSize(2 << 20);
+            // However long the writing takes here.
+            config.http.write_timeout = Duration::from_secs(600);
+        })
+        .start()
+        .await;
     let member = app.member("o1", "u1", "admin").await;
     let mut brisk = app.open(&member, "&channel=alerts").await;
     let mut slow = app.open(&member, "&channel=alerts").await;
@@ -292,6 +299,7 @@ async fn a_quiet_stream_gets_an_id_before_the_window_passes_it() {
         .await;
     let member = app.member("o1", "u1", "admin").await;
     let mut quiet = app.open(&member, "&channel=lots").await;
+    let opened = Instant::now();
     let mut comments = 0;
     let carried = loop {
         app.sql("select walcast.emit('o1', 'elsewhere', '1')").await;
@@ -301,7 +309,9 @@ async fn a_quiet_stream_gets_an_id_before_the_window_passes_it() {
         }
         comments += 1;
     };
-    assert!((1..8).contains(&comments), "{comments} comments came first");
+    // A quarter of the window is two seconds, in which one is due at least: unless the machine was held up.
+    assert!(comments >= 1 || opened.elapsed() >= Duration::from_secs(2), "none came first");
+    assert!(comments < 8, "{comments} comments came first");
     assert_eq!(carried.event_type().as_deref(), Some("keepalive"));
     assert!(told(&app, &member, &carried.id.expect("an id")).await.is_none());
 }

@@ -70,7 +70,13 @@ async fn partitions_are_their_root_whatever_is_attached_and_detached() {
          insert into readings values (11, '2028-01-01', 'o1', 1)",
     )
     .await;
-    assert_eq!(data(&mut stream).await["id"], 11);
+    let mut next = data(&mut stream).await["id"].clone();
+    let version = app.text("current_setting('server_version_num')::int / 10000").await;
+    if version == "14" && next == 10 {
+        // That one publishes it for as long as it sends on the connection on which it was a partition.
+        next = data(&mut stream).await["id"].clone();
+    }
+    assert_eq!(next, 11);
 }
 
 #[tokio::test]

@@ -166,7 +166,11 @@ pub async fn a_hundred_thousand_rows_with_related_ones_come_whole_and_in_order()
     let app = TestApp::builder()
         .before(TABLES)
         .catalog(CATALOG)
-        .config(|config| config.source.max_transaction = walcast::config::ByteSize(1 << 20))
+        .config(|config| {
+            config.source.max_transaction = walcast::config::ByteSize(1 << 20);
+            // Reading and checking so many takes this thread its time, which is the worker's too.
+            config.http.write_timeout = std::time::Duration::from_secs(600);
+        })
         .start()
         .await;
     let member = app.member("o1", "u1", "admin").await;

@@ -1,37 +1,39 @@
 //! A backlog of the log, read to its end: many small transactions, and one large one.
 //!
-//! pg_recvlogical throws away what it reads, and pg-logical-replication decodes it; the worker has every frame in its
-//! journal when it says that it is ready, its start included. Every round reads the same log, through a slot of its
-//! own; the worker's slot stays behind because its window is larger than the backlog.
+//! pg_recvlogical throws away what it reads, and peers decode it; the worker has every frame in its journal when it
+//! says that it is ready. Everybody's start is included. Every round reads the same log, through a slot of its own;
+//! the worker's slot stays behind because its window is larger than the backlog.
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use tokio::process::Command;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{Scale, kib, micros, rotated};
-use crate::peers::{program, scripts};
-use crate::process::Process;
+use crate::peers::reader::Reader;
 use crate::report::{Report, WALCAST};
 use crate::world::{Database, World};
 
 /// A window that the log does not leave, for as long as the rounds take. Its memory is bounded as ever.
 const WINDOW: [(&str, &str); 2] = [("WALCAST_REPLAY_MAX_WAL", "16GiB"), ("WALCAST_REPLAY_MAX_AGE", "3h")];
 
+/// How long a peer may take for all of it.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 #[derive(Clone, Copy)]
-enum Reader {
+enum Way {
     PgRecvlogical,
     Walcast,
-    Node,
+    Peer(Reader),
 }
 
-impl Reader {
+impl Way {
     const fn name(self) -> &'static str {
         match self {
             Self::PgRecvlogical => "pg_recvlogical",
             Self::Walcast => WALCAST,
-            Self::Node => "Node pg-logical-replication",
+            Self::Peer(reader) => reader.name(),
         }
     }
 }
@@ -70,52 +72,48 @@ async fn run(
     changes: u64,
 ) -> anyhow::Result<()> {
     let database = world.database(|_| {}).await?;
-    database.set_up().await?;
-    let mut slots = Vec::new();
-    for round in 0..scale.rounds {
-        slots.push((
-            database.slot(&format!("recvlogical_{round}")).await?,
-            database.slot(&format!("node_{round}")).await?,
-        ));
-    }
+    // Before there is a slot: who counts inserted rows counts those of the work.
     database
         .sql(
             "insert into devices (id, organization_id, name, model, status)
                select 'd' || n, 'o1', 'Device ' || n, 'M', 'ONLINE' from generate_series(1, 1000) n",
         )
         .await?;
+    database.set_up().await?;
+    let mut ways = vec![Way::PgRecvlogical, Way::Walcast];
+    ways.extend(scale.readers().map(Way::Peer));
+    let mut slots = Vec::new();
+    // The worker has one of its own.
+    for number in 0..scale.rounds as usize * (ways.len() - 1) {
+        slots.push(database.slot(&format!("drain_{number}")).await?);
+    }
     database.sql(sql).await?;
     let end = database.text("pg_current_wal_insert_lsn()").await?;
     // Decoding stops at the end of the last whole page that was flushed.
     database.sql("select pg_switch_wal()").await?;
 
-    let node = scale.peers && program("node").is_some() && scripts().join("node_modules/pg").exists();
-    let mut readers = vec![Reader::PgRecvlogical, Reader::Walcast];
-    readers.extend(node.then_some(Reader::Node));
-    for (round, (recvlogical, node)) in (0..).zip(&slots) {
+    let mut slot = || slots.pop().context("a slot for each reader and round");
+    for round in 0..scale.rounds {
         report.round = round;
-        for reader in rotated(&readers, round) {
-            let (took, cpu) = match reader {
-                Reader::PgRecvlogical => (pg_recvlogical(world, &database, recvlogical, &end).await?, None),
-                Reader::Walcast => {
+        for way in rotated(&ways, round) {
+            let (took, cpu) = match way {
+                Way::PgRecvlogical => (pg_recvlogical(world, &database, &slot()?, &end).await?, None),
+                Way::Walcast => {
                     let Drained { took, cpu, peak } = walcast(&database, changes).await?;
                     report.add(work, WALCAST, "MiB resident at most", kib(peak) / 1024.0);
                     (took, Some(cpu))
                 }
-                Reader::Node => {
-                    let (took, cpu) = pg_logical_replication(&database, node, changes).await?;
+                Way::Peer(reader) => {
+                    let (took, cpu) = peer(reader, &database, &slot()?, changes).await?;
                     (took, Some(cpu))
                 }
             };
             #[allow(clippy::cast_precision_loss, reason = "a figure")]
-            report.add(work, reader.name(), "changes/s", changes as f64 / took.as_secs_f64());
+            report.add(work, way.name(), "changes/s", changes as f64 / took.as_secs_f64());
             if let Some(cpu) = cpu {
-                report.add(work, reader.name(), "µs of CPU a change", micros(cpu, changes));
+                report.add(work, way.name(), "µs of CPU a change", micros(cpu, changes));
             }
         }
-        // What is read stays in the server until nobody can want it.
-        database.drop_slot(recvlogical).await?;
-        database.drop_slot(node).await?;
     }
     let slot = database.text("'walcast_' || current_database()").await?;
     database.drop_slot(&slot).await
@@ -136,7 +134,9 @@ async fn pg_recvlogical(
         .status()
         .await?;
     ensure!(status.success(), "pg_recvlogical: {status}");
-    Ok(began.elapsed())
+    let took = began.elapsed();
+    database.drop_slot(slot).await?;
+    Ok(took)
 }
 
 struct Drained {
@@ -156,20 +156,21 @@ async fn walcast(database: &Database, changes: u64) -> anyhow::Result<Drained> {
     Ok(drained)
 }
 
-async fn pg_logical_replication(
+async fn peer(
+    reader: Reader,
     database: &Database,
     slot: &str,
     rows: u64,
 ) -> anyhow::Result<(Duration, Duration)> {
     let began = Instant::now();
-    let mut command = Command::new("node");
-    command.arg(scripts().join("wal.mjs")).args([&database.url, slot, "drain"]).arg(rows.to_string());
-    let mut process = Process::start(&mut command)?;
-    let mut line = process.last_line().await?;
-    while line != "done" {
-        line = process.last_line().await?;
-    }
-    let (took, cpu) = (began.elapsed(), process.cpu());
+    let mut process = reader.drain(&database.url, slot, rows)?;
+    let done = async {
+        while process.last_line().await? != "done" {}
+        anyhow::Ok(began.elapsed())
+    };
+    let took = timeout(PATIENCE, done).await.with_context(|| reader.name())??;
+    let cpu = process.cpu();
     process.kill().await;
+    database.drop_slot(slot).await?;
     Ok((took, cpu))
 }

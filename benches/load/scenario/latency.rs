@@ -1,7 +1,7 @@
 //! From the moment at which COMMIT is sent to the one at which the change is in somebody's hands: 500 transactions of
 //! one row a second.
 //!
-//! The writer notes when it sends each COMMIT; who receives notes when it has the row: pg_recvlogical and Node at the
+//! The writer notes when it sends each COMMIT; who receives notes when it has the row: pg_recvlogical and peers at the
 //! end of a pipe or in their callback, for nobody else; the worker's ten streams at the client's end of their sockets.
 
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use super::{Scale, millis, pace, rotated};
 use crate::crowd::{Births, Crowd, Spec};
 use crate::histogram::Histogram;
 use crate::marker;
-use crate::peers::{program, scripts};
+use crate::peers::reader::{Reader, node_is_here};
+use crate::peers::scripts;
 use crate::process::Process;
 use crate::report::{Report, WALCAST};
 use crate::world::{Database, World};
@@ -32,15 +33,15 @@ enum Way {
     PgRecvlogical,
     Walcast,
     Notify,
-    Wal,
+    Peer(Reader),
 }
 
 pub async fn run(world: &World, scale: Scale, report: &mut Report) -> anyhow::Result<()> {
     let database = world.database(|_| {}).await?;
     database.set_up().await?;
-    let node = scale.peers && program("node").is_some() && scripts().join("node_modules/pg").exists();
     let mut ways = vec![Way::PgRecvlogical, Way::Walcast];
-    ways.extend(if node { vec![Way::Notify, Way::Wal] } else { Vec::new() });
+    ways.extend((scale.peers && node_is_here()).then_some(Way::Notify));
+    ways.extend(scale.readers().map(Way::Peer));
     let mut all = Histogram::default();
     for round in 0..scale.rounds {
         report.round = round;
@@ -55,7 +56,7 @@ pub async fn run(world: &World, scale: Scale, report: &mut Report) -> anyhow::Re
                     (WALCAST, took)
                 }
                 Way::Notify => ("NOTIFY to Node", notify(&database, scale).await?),
-                Way::Wal => ("Node pg-logical-replication", wal(&database, scale).await?),
+                Way::Peer(reader) => (reader.name(), peer(reader, &database, scale).await?),
             };
             report.add(WORK, name, "median ms", millis(took.quantile(0.5)));
             report.add(WORK, name, "p99 ms", millis(took.quantile(0.99)));
@@ -127,51 +128,51 @@ async fn pg_recvlogical(world: &World, database: &Database, scale: Scale) -> any
     write(database, scale, &births, false).await?;
     let took = timeout(PATIENCE, receiving).await???;
     child.kill().await?;
-    leave(database, &slot).await?;
+    database.drop_slot(&slot).await?;
     Ok(took)
 }
 
-async fn wal(database: &Database, scale: Scale) -> anyhow::Result<Histogram> {
+async fn peer(reader: Reader, database: &Database, scale: Scale) -> anyhow::Result<Histogram> {
     let slot = database.slot("latency").await?;
-    let mut command = Command::new("node");
-    command.arg(scripts().join("wal.mjs")).args([&database.url, &slot, "follow"]);
-    let took = node(command, database, scale, false).await?;
-    leave(database, &slot).await?;
+    let took = heard(reader.follow(&database.url, &slot)?, database, scale, false).await?;
+    database.drop_slot(&slot).await?;
     Ok(took)
 }
 
 async fn notify(database: &Database, scale: Scale) -> anyhow::Result<Histogram> {
     let mut command = Command::new("node");
     command.arg(scripts().join("notify.mjs")).args([&database.url, "bench"]);
-    node(command, database, scale, true).await
+    heard(Process::start(&mut command)?, database, scale, true).await
 }
 
-async fn node(
-    mut command: Command,
+/// What a process hears. All is written twice, and counted the second time: a compiler in it may learn from the first.
+async fn heard(
+    mut process: Process,
     database: &Database,
     scale: Scale,
     notify: bool,
 ) -> anyhow::Result<Histogram> {
-    let mut process = Process::start(&mut command)?;
     while process.line().await? != "started" {}
     settle().await;
-    let births = births(scale);
-    let receiving: JoinHandle<anyhow::Result<Vec<(u64, u64)>>> = tokio::spawn({
-        let count = scale.latency as usize;
-        async move {
-            let mut heard = Vec::new();
-            while heard.len() < count {
-                let line = process.line().await?;
-                let (sequence, nanos) = line.split_once(' ').unwrap_or_default();
-                heard.push((sequence.parse()?, nanos.parse()?));
-            }
-            process.kill().await;
-            Ok(heard)
+    let count = scale.latency;
+    let receiving: JoinHandle<anyhow::Result<Vec<(u64, u64)>>> = tokio::spawn(async move {
+        let mut heard = Vec::new();
+        for expected in (1..=count).chain(1..=count) {
+            let line = process.line().await?;
+            let (sequence, nanos) = line.split_once(' ').unwrap_or_default();
+            let sequence = sequence.parse()?;
+            anyhow::ensure!(sequence == expected, "{sequence} came where {expected} was due");
+            heard.push((sequence, nanos.parse()?));
         }
+        process.kill().await;
+        Ok(heard)
     });
-    write(database, scale, &births, notify).await?;
+    let births = births(scale);
+    for _ in 0..2 {
+        write(database, scale, &births, notify).await?;
+    }
     let mut took = Histogram::default();
-    for (sequence, nanos) in timeout(PATIENCE, receiving).await??? {
+    for (sequence, nanos) in timeout(PATIENCE, receiving).await???.split_off(scale.latency as usize) {
         took.record(nanos.saturating_sub(births[sequence as usize].load(Ordering::Acquire)));
     }
     Ok(took)
@@ -180,12 +181,4 @@ async fn node(
 /// A subscriber that says it has started is listened to a little later.
 async fn settle() {
     sleep(Duration::from_millis(500)).await;
-}
-
-async fn leave(database: &Database, slot: &str) -> anyhow::Result<()> {
-    let active = format!("(select active from pg_replication_slots where slot_name = '{slot}')");
-    while database.text(&active).await? == "true" {
-        sleep(Duration::from_millis(20)).await;
-    }
-    database.drop_slot(slot).await
 }

@@ -58,8 +58,8 @@ fn where_addresses_say_nothing_everybody_has_their_moment() {
 async fn a_full_lobby_lets_nobody_in_until_somebody_left_or_had_their_moment() {
     let moment = Duration::from_millis(50);
     let lobby = Lobby::sized(1, 1, moment);
-    let first = lobby.admit(address(1)).await.unwrap();
     let began = Instant::now();
+    let first = lobby.admit(address(1)).await.unwrap();
     let second = lobby.admit(address(2)).await.unwrap();
     assert!(began.elapsed() >= moment && sent_away(&first));
     second.busy();

@@ -160,15 +160,14 @@ impl Condenser {
                 self.step = if ours { Step::Content } else { Step::Discard };
                 self.copy(field)
             }
+            // Too long to be verified, so it is not believed: it reads as empty.
+            Step::Content if self.remaining - needed > self.keep.max_bytes => {
+                self.step = Step::Ignore;
+                self.copy(&[0; 4])
+            }
             Step::Content => {
-                if self.remaining - needed <= self.keep.max_bytes {
-                    self.step = Step::Rest;
-                    self.copy(field)
-                } else {
-                    // Too long to be verified, so it is not believed: it reads as empty.
-                    self.step = Step::Ignore;
-                    self.copy(&[0; 4])
-                }
+                self.step = Step::Rest;
+                self.copy(field)
             }
             Step::Relation(kind) => {
                 let mark = field.last().copied();
@@ -190,16 +189,11 @@ impl Condenser {
             Step::Cell { left } => {
                 let left = *left;
                 match field.first() {
-                    Some(b't') => self.value(bytes, left),
-                    Some(b'n' | b'u') => {
-                        self.next_cell(left.saturating_sub(1));
-                        self.copy(field)
-                    }
-                    _ => {
-                        self.step = Step::Rest;
-                        self.copy(field)
-                    }
+                    Some(b't') => return self.value(bytes, left),
+                    Some(b'n' | b'u') => self.next_cell(left.saturating_sub(1)),
+                    _ => self.step = Step::Rest,
                 }
+                self.copy(field)
             }
             Step::Keep { bytes: left, cells_left } => {
                 let taken = bytes.len().min(*left);
@@ -211,15 +205,10 @@ impl Condenser {
                 self.copy(bytes.get(..taken).unwrap_or_default())
             }
             Step::Skip(value) => {
-                let taken = bytes.len().min(value.bytes);
-                value.bytes -= taken;
-                value.digest.update(bytes.get(..taken).unwrap_or_default());
+                let taken = value.take(bytes);
                 if value.bytes == 0 {
-                    let (length, cells_left) = (value.length, value.cells_left);
-                    let digest = value.digest.clone().finish();
-                    self.out.put_u8(OVERSIZE);
-                    self.out.put_u32(length);
-                    self.out.put_slice(digest.as_ref().get(..size_of::<u64>()).unwrap_or(&[0; 8]));
+                    let cells_left = value.cells_left;
+                    value.write(&mut self.out);
                     self.next_cell(cells_left);
                 }
                 Ok(taken)
@@ -285,6 +274,23 @@ impl Condenser {
     fn copy(&mut self, bytes: &[u8]) -> Result<usize, Problem> {
         self.out.put_slice(bytes);
         Ok(bytes.len())
+    }
+}
+
+impl Skipped {
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.get(..self.bytes).unwrap_or(bytes);
+        self.bytes -= taken.len();
+        self.digest.update(taken);
+        taken.len()
+    }
+
+    /// What stands for it in the message.
+    fn write(&self, out: &mut BytesMut) {
+        let digest = self.digest.clone().finish();
+        out.put_u8(OVERSIZE);
+        out.put_u32(self.length);
+        out.put_slice(digest.as_ref().get(..size_of::<u64>()).unwrap_or(&[0; 8]));
     }
 }
 

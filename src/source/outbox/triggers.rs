@@ -4,18 +4,12 @@
 //! that tells what its state does not, that it was off in between.
 
 use crate::postgres::schema::TableName;
+use crate::source::publication::is_among;
 
 /// A query of one value: of `tables`, or of all when none are named. A partition's triggers are copies of its root's,
 /// and come and go with it.
 pub(in crate::source) fn digest_sql(tables: &[TableName]) -> String {
-    let pairs: Vec<String> = tables
-        .iter()
-        .map(|table| format!("({}, {})", literal(&table.schema), literal(&table.name)))
-        .collect();
-    let read = match pairs.is_empty() {
-        true => "true".to_owned(),
-        false => format!("(n.nspname, c.relname) in ({})", pairs.join(", ")),
-    };
+    let read = is_among(tables);
     format!(
         "select pg_catalog.md5(coalesce(string_agg(concat_ws(' ', t.oid, t.xmin, t.tgenabled), ' ' order by t.oid), '')) \
          from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid \
@@ -23,8 +17,4 @@ pub(in crate::source) fn digest_sql(tables: &[TableName]) -> String {
          join pg_catalog.pg_namespace w on w.oid = f.pronamespace where w.nspname = 'walcast' \
          and f.proname = 'outbox_change' and t.tgparentid = 0 and {read}"
     )
-}
-
-fn literal(text: &str) -> String {
-    postgres_protocol::escape::escape_literal(text)
 }

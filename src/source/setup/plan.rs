@@ -20,6 +20,10 @@ pub const LIMIT: &str =
 
 const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
 
+/// From here on the server refuses every update and delete of a published table with REPLICA IDENTITY FULL and a
+/// generated column that is not published, and a virtual one can't be. (`CheckCmdReplicaIdentity`)
+const GENERATED_COLUMNS_SINCE: i32 = 180_000;
+
 pub(super) fn compute(
     state: &State,
     schema: &Schema,
@@ -119,6 +123,18 @@ impl Planner<'_> {
 
     fn identity(&mut self, table: &Table, need: IdentityNeed) {
         let name = &table.name;
+        let full = need == IdentityNeed::Full || table.replica_identity == ReplicaIdentity::Full;
+        if let Some(column) = self.state.virtual_columns.get(name)
+            && full
+        {
+            let text = format!(
+                "table {name} has the virtual generated column {column:?}: were the table published with the old values \
+                 that the catalog needs, PostgreSQL would refuse every update and delete of it; make the column \
+                 STORED, or set source.kind to outbox"
+            );
+            self.problem(text, None);
+            return;
+        }
         let (form, why) = match (need, &table.replica_identity) {
             // What logs more than is needed may be needed by somebody else.
             (_, ReplicaIdentity::Full) | (IdentityNeed::Default, ReplicaIdentity::Default) => return,
@@ -141,7 +157,7 @@ impl Planner<'_> {
         let Some(publication) = &self.state.publication else {
             let tables = list_tables(self.requirements.tables.iter().map(|(table, _)| table));
             let tables = if tables.is_empty() { String::new() } else { format!(" for table {tables}") };
-            let sql = format!("create publication {name}{tables} with ({OPTIONS})");
+            let sql = format!("create publication {name}{tables} with ({})", self.options());
             self.lock(sql, "The changes that the worker is sent.".to_owned());
             return;
         };
@@ -179,9 +195,14 @@ impl Planner<'_> {
             }
         }
         if !publication.complete {
-            let sql = format!("alter publication {name} set ({OPTIONS})");
+            let sql = format!("alter publication {name} set ({})", self.options());
             self.step(sql, "Every operation, and partitions as the table that they are of.");
         }
+    }
+
+    fn options(&self) -> String {
+        let generated = self.state.server.version >= GENERATED_COLUMNS_SINCE;
+        format!("{OPTIONS}{}", if generated { ", publish_generated_columns = stored" } else { "" })
     }
 
     fn slot(&mut self) {

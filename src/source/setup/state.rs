@@ -15,6 +15,8 @@ pub(super) struct State {
     pub(super) slot: Option<Slot>,
     pub(super) grantee: Option<Grantee>,
     pub(super) outbox: Option<Outbox>,
+    /// The first virtual generated column of each table that has one.
+    pub(super) virtual_columns: BTreeMap<TableName, String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub(super) struct Role {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Publication {
     pub(super) all_tables: bool,
-    /// Publishes every operation, partitions as their root.
+    /// Publishes every operation, partitions as their root, and stored generated columns where that can be chosen.
     pub(super) complete: bool,
     /// Whether each is published in part: some rows, or some columns.
     pub(super) tables: BTreeMap<TableName, bool>,
@@ -87,7 +89,15 @@ select current_setting('server_version_num')::int, current_setting('wal_level'),
 
 const PUBLICATION: &str = "
 select oid, puballtables, pubinsert and pubupdate and pubdelete and pubtruncate and pubviaroot
-  from pg_catalog.pg_publication where pubname = $1";
+                          and coalesce(to_jsonb(p) ->> 'pubgencols', 's') = 's'
+  from pg_catalog.pg_publication p where pubname = $1";
+
+const VIRTUAL_COLUMNS: &str = "
+select distinct on (1, 2) n.nspname::text, c.relname::text, a.attname::text
+  from pg_catalog.pg_attribute a
+  join pg_catalog.pg_class c on c.oid = a.attrelid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where a.attgenerated = 'v' and not a.attisdropped order by 1, 2, a.attnum";
 
 /// Row filters and column lists came with PostgreSQL 15; through json their columns may be missing.
 const PUBLISHED_TABLES: &str = "
@@ -163,7 +173,12 @@ impl State {
             None => None,
         };
         let outbox = fetch_outbox(client).await?;
-        Ok(Self { server, role, publication, slot, grantee, outbox })
+        let mut virtual_columns = BTreeMap::new();
+        for row in client.query(VIRTUAL_COLUMNS, &[]).await? {
+            let table = TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
+            virtual_columns.insert(table, row.try_get(2)?);
+        }
+        Ok(Self { server, role, publication, slot, grantee, outbox, virtual_columns })
     }
 }
 

@@ -166,6 +166,47 @@ fn a_slot_is_a_failover_slot_where_the_server_knows_them_and_a_lost_one_is_made_
 }
 
 #[test]
+fn generated_columns_are_published_where_the_server_would_refuse_updates_without_them() {
+    let (schema, wanted) = (schema(Vec::new()), requirements(&[]));
+    let mut state = done(&[]);
+    state.server.version = 180_000;
+    state.publication.as_mut().unwrap().complete = false;
+    assert_eq!(
+        sql(&state, &schema, &wanted),
+        [
+            r#"alter publication "walcast" set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true, publish_generated_columns = stored)"#
+        ]
+    );
+}
+
+#[test]
+fn a_table_whose_updates_the_server_would_refuse_is_not_published() {
+    let schema = schema(vec![
+        table("a", &["id"], ReplicaIdentity::Default),
+        table("b", &["id"], ReplicaIdentity::Full),
+        table("c", &["id"], ReplicaIdentity::Default),
+    ]);
+    let wanted = requirements(&[
+        ("a", IdentityNeed::Full),
+        ("b", IdentityNeed::Default),
+        ("c", IdentityNeed::Default),
+    ]);
+    let mut state = done(&["c"]);
+    for name in ["a", "b", "c"] {
+        state.virtual_columns.insert(TableName::parse(name), "v".to_owned());
+    }
+    let problems = compute(&state, &schema, &wanted).unwrap_err();
+    let texts: Vec<_> = problems.iter().map(|problem| problem.text.as_str()).collect();
+    assert_eq!(texts.len(), 2, "by its key alone one can be published: {texts:?}");
+    for (text, name) in texts.iter().zip(["a", "b"]) {
+        assert!(
+            text.starts_with(&format!("table {name} has the virtual generated column \"v\": ")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn a_slot_older_than_its_publication_is_moved_past_what_can_not_be_decoded() {
     let state = State { publication: None, ..done(&[]) };
     assert_eq!(

@@ -1,7 +1,5 @@
 //! The log that the slot keeps: within its budget, told where somebody else breaks it, given up before the slot is.
 
-use std::time::Duration;
-
 use walcast::config::ByteSize;
 
 use super::*;
@@ -134,7 +132,5 @@ async fn readiness_warns_of_a_slot_without_a_bound_and_is_ready() {
         said.get("warnings").is_none().then_some(())
     })
     .await;
-    tokio::time::timeout(Duration::from_secs(1), async { word(&app, "ready").await })
-        .await
-        .expect("still ready");
+    word(&app, "ready").await;
 }

@@ -31,7 +31,7 @@ async fn a_terminated_walsender_costs_no_event_and_repeats_none() {
 }
 
 #[tokio::test]
-async fn a_changed_password_is_told_and_the_right_one_heals_it() {
+pub async fn a_changed_password_is_told_and_the_right_one_heals_it() {
     let options = ClusterOptions {
         settings: shared::settings(),
         password: Some(Secret::new("of the superuser".to_owned())),
@@ -40,13 +40,14 @@ async fn a_changed_password_is_told_and_the_right_one_heals_it() {
     let cluster = Cluster::start(options).await.expect("a cluster");
     let url = cluster.dsn("postgres").replace("of the superuser", "of%20the%20superuser");
     walcast::cli::migrate::run(&Dsn::parse(&url).expect("its URL"), true).await.expect("migrations");
-    let role = worker_role("worker");
-    let app = TestApp::builder().on(url).before(&role).through(as_role("worker")).start().await;
+    // Of every right, so that it may read an outbox as well as the log.
+    let role = "create role worker login superuser password 'right'";
+    let app = TestApp::builder().on(url).before(role).through(as_role("worker")).start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "").await;
     app.sql("alter role worker password 'another'").await;
     assert_eq!(until_done(&app, &mut stream).await, ["done"], "a connection that stands asks for none");
-    terminate_walsender(&app).await;
+    app.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'worker'").await;
     says(&app, "reasons", "password authentication failed").await;
     word(&app, "source_down").await;
     app.sql("select walcast.emit('o1', 'meanwhile', '1'); alter role worker password 'right'").await;

@@ -149,10 +149,9 @@ async fn a_replica_identity_that_was_lowered_is_told_with_the_sql_that_raises_it
 }
 
 #[tokio::test]
-async fn a_truncated_or_detached_partition_is_told() {
+pub async fn a_truncated_or_detached_partition_is_told() {
     let (app, mut stream) = with_bays().await;
-    // Said by the look that also learns which partitions there are.
-    says(&app, "warnings", "max_slot_wal_keep_size").await;
+    looked(&app).await;
     app.sql("insert into readings values (1, '2026-05-05', 'o1'), (2, '2027-05-05', 'o1')").await;
     stream.event().await;
     stream.event().await;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::failures::looked;
 
 const BAYS: &str = "
     create table bays (id int primary key, organization_id text not null, spots int);
@@ -34,14 +35,7 @@ async fn start() -> (TestApp, Stream) {
     let mut stream = app.open(&member, "").await;
     app.sql("insert into bays values (1, 'o1', 1)").await;
     assert_eq!(stream.event().await.event_type().as_deref(), Some("bay"));
-    // The first look of the watch is what later ones are compared with.
-    eventually("the watch has looked", || async {
-        // Whole seconds after the worker's start: the first one is over.
-        let asked = "select count(*) from pg_stat_activity where datname = current_database()
-                     and query_start > backend_start + interval '4 s' and query like '%pg_partition_tree(c.oid)%'";
-        (app.text(asked).await != "0").then_some(())
-    })
-    .await;
+    looked(&app).await;
     (app, stream)
 }
 

@@ -38,7 +38,7 @@ async fn transaction(stream: &mut ReplicationStream) -> Vec<LogicalMessage> {
     let mut messages = Vec::new();
     loop {
         let next =
-            timeout(Duration::from_secs(20), stream.next()).await.expect("a message").expect("no error");
+            timeout(Duration::from_secs(60), stream.next()).await.expect("a message").expect("no error");
         let ReplicationMessage::XLogData(data) = next else {
             continue;
         };
@@ -298,18 +298,20 @@ async fn server_errors_keep_their_sqlstate_and_an_end_is_told_from_a_break() {
     // The error comes before the slot is released.
     let inactive = "SELECT active FROM pg_replication_slots WHERE slot_name = 'mine'";
     let released = async { while admin.query_one(inactive, &[]).await.expect("the slot").get(0) {} };
-    timeout(Duration::from_secs(5), released).await.expect("the slot to be released");
+    timeout(Duration::from_secs(60), released).await.expect("the slot to be released");
     let connection = ReplicationConnection::connect(&dsn).await.expect("a connection");
     let mut running = connection.start("mine", Lsn::ZERO, "all \"tables\"", KEEP).await.expect("a stream");
     let until_end = tokio::spawn(async move { until_error(&mut running).await });
     cluster.restart().await;
     let error = until_end.await.expect("an end");
-    assert!(matches!(error, StreamError::Ended | StreamError::Closed), "{error:?}");
+    // 57P01 where the server stopped before it knew this one for a walsender.
+    let told = error.sqlstate().is_some_and(|code| code.code() == "57P01");
+    assert!(told || matches!(error, StreamError::Ended | StreamError::Closed), "{error:?}");
 }
 
 async fn until_error(stream: &mut ReplicationStream) -> StreamError {
     loop {
-        match timeout(Duration::from_secs(20), stream.next()).await.expect("an end") {
+        match timeout(Duration::from_secs(60), stream.next()).await.expect("an end") {
             Ok(ReplicationMessage::Keepalive(keepalive)) => {
                 let end = keepalive.wal_end;
                 if let Err(error) = stream.status(end, end, end, false).await {
