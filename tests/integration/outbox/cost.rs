@@ -28,8 +28,8 @@ data = { site = "site", spots = "spots" }
 /// With no triggers, with an outbox that has no end, and with one that has.
 const WAYS: [(&str, &str); 3] = [
     ("none", "alter table bays disable trigger all; update walcast.meta set outbox_limit = null"),
-    ("unbounded", "alter table bays enable always trigger all; update walcast.meta set outbox_limit = null"),
-    ("bounded", "alter table bays enable always trigger all; update walcast.meta set outbox_limit = 1 << 30"),
+    ("unbounded", "alter table bays enable trigger all; update walcast.meta set outbox_limit = null"),
+    ("bounded", "alter table bays enable trigger all; update walcast.meta set outbox_limit = 1 << 30"),
 ];
 
 /// Times so many inserts and updates, each a statement of its own, and writes down microseconds a change.
