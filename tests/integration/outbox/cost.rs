@@ -6,10 +6,10 @@
 
 use super::*;
 
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 7;
 
 /// Changes of one row each, in one transaction.
-const CHANGES: u32 = 3_000;
+const CHANGES: u32 = 1_000;
 
 const TABLE: &str = "
     create table bays (id int primary key, organization_id text not null, site text, spots int, changed timestamptz);
