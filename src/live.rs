@@ -22,6 +22,7 @@ mod runner;
 mod session;
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ const ON_THE_WAY: usize = 1024;
 
 /// Times within an interval at which one question is asked, at most.
 const TURNS: u32 = 20;
+
+/// Turns after which the streams of an organization that have found together are next.
+const ROUND: u128 = TURNS as u128 + 1;
 
 /// A query and what it is told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -96,13 +100,19 @@ impl Live {
         self.queries.values()
     }
 
-    /// When who was answered at `at` is to ask again: after the interval, and up to a twentieth of it later, together
-    /// with the others. So what never stops changing is asked so many times an interval, however many show it.
+    /// When a stream of `organization` that was answered at `at` is to ask again: after the interval, and up to a tenth
+    /// of it later. Those of an organization find together: one that is not at its turn goes on a twentieth of the
+    /// interval later each time, until it is. So what never stops changing comes to be asked once an interval, however
+    /// many show it and whenever they came; and the turns of organizations are spread.
     #[must_use]
-    pub fn next_turn(&self, at: Instant, interval: Duration) -> Instant {
+    pub fn next_turn(&self, organization: &str, at: Instant, interval: Duration) -> Instant {
         let grain = (interval / TURNS).as_nanos().max(1);
-        let turns = (at + interval).saturating_duration_since(self.began).as_nanos().div_ceil(grain);
-        let since = Duration::from_nanos(u64::try_from(turns * grain).unwrap_or(u64::MAX));
+        let earliest = (at + interval).saturating_duration_since(self.began).as_nanos().div_ceil(grain);
+        let mut hasher = DefaultHasher::new();
+        organization.hash(&mut hasher);
+        let until_theirs = (u128::from(hasher.finish()) + ROUND - earliest % ROUND) % ROUND;
+        let turn = earliest + until_theirs.min(1);
+        let since = Duration::from_nanos(u64::try_from(turn * grain).unwrap_or(u64::MAX));
         self.began + since
     }
 
@@ -120,19 +130,44 @@ mod tests {
 
     use super::*;
 
+    const INTERVAL: Duration = Duration::from_secs(5);
+
     #[test]
-    fn streams_of_one_interval_come_to_ask_together_and_never_early() {
+    fn a_turn_is_never_early_and_at_most_a_tenth_of_the_interval_late() {
         let (live, _) = Live::new([]);
-        let interval = Duration::from_secs(5);
         let mut turns = BTreeSet::new();
         for millis in 0..5000 {
             let at = live.began + Duration::from_secs(1000) + Duration::from_millis(millis);
-            let turn = live.next_turn(at, interval);
-            assert!(turn >= at + interval && turn <= at + interval + interval / TURNS);
+            let turn = live.next_turn("o", at, INTERVAL);
+            assert!(turn >= at + INTERVAL && turn <= at + INTERVAL + INTERVAL / 10);
             turns.insert(turn);
         }
         assert!(turns.len() <= 21, "{}", turns.len());
         let year = Duration::from_secs(365 * 86_400);
-        assert!(live.next_turn(live.began, year) >= live.began + year);
+        assert!(live.next_turn("o", live.began, year) >= live.began + year);
+    }
+
+    #[test]
+    fn streams_of_an_organization_come_to_ask_together_and_stay_so() {
+        let (live, _) = Live::new([]);
+        let answered = Duration::from_millis(30);
+        let mut together = BTreeSet::new();
+        for organization in ["o1", "o2", "o3", "o4", "o5", "o6", "o7", "o8"] {
+            let came = |n: u64| live.began + Duration::from_secs(77) + Duration::from_millis(173 * n);
+            let mut turns: Vec<_> =
+                (0..29).map(|n| live.next_turn(organization, came(n), INTERVAL)).collect();
+            for _ in 0..25 {
+                turns
+                    .iter_mut()
+                    .for_each(|turn| *turn = live.next_turn(organization, *turn + answered, INTERVAL));
+            }
+            // Who has been through fewer turns is at the same, a round before or after.
+            let round = INTERVAL + INTERVAL / TURNS;
+            let phases: BTreeSet<_> =
+                turns.iter().map(|turn| (*turn - live.began).as_nanos() % round.as_nanos()).collect();
+            assert_eq!(phases.len(), 1, "{phases:?}");
+            together.extend(phases);
+        }
+        assert!(together.len() > 1, "organizations are spread");
     }
 }

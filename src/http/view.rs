@@ -97,7 +97,7 @@ impl View {
 
     /// An answer was sent; for how long it was late, where that was told.
     pub(super) fn shown(&mut self) -> Option<Duration> {
-        self.due = self.live.next_turn(Instant::now(), self.interval);
+        self.due = self.live.next_turn(self.handle.organization().as_str(), Instant::now(), self.interval);
         let late = self.late();
         self.late = None;
         late
