@@ -260,12 +260,12 @@ impl Hub {
         role: Option<Arc<str>>,
         filter: Filter,
     ) -> Membership {
-        let filter = Arc::new(filter.ordered());
         rooms.streams += 1;
         rooms.next_number += 1;
-        let seat = Arc::new(Seat::new(rooms.next_number, user, role, filter.clone()));
         let room = rooms.by_organization.entry(organization.clone()).or_default().clone();
         let mut state = room.lock();
+        let filter = state.share(filter.ordered());
+        let seat = Arc::new(Seat::new(rooms.next_number, user, role, filter.clone()));
         seat.control().noticed = room.notices().number();
         state.insert(&seat, &filter);
         drop(state);

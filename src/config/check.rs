@@ -1,26 +1,14 @@
 //! What values must be beyond their type.
 
 mod access;
+mod preset;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::live::Live;
-use super::preset::Preset;
 use super::{ByteSize, Config};
 
-/// Paths that are the worker's own.
-const RESERVED: [&str; 9] = [
-    "/",
-    "/health",
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/api/realtime/stream",
-    "/api/realtime/events",
-    "/api/realtime/tickets",
-    "/api/realtime/stats",
-];
+pub(super) use preset::check as check_preset;
 
 const MIB: u64 = 1 << 20;
 
@@ -37,6 +25,22 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
         let known = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme));
         must(known, "database.url", "a URL such as \"postgres://user@localhost:5432/app\"");
     }
+    check_source(config, &mut must);
+    check_bounds(config, &mut must);
+    check_http(config, &mut must);
+    must(
+        config.canary.interval.is_zero() || config.canary.stale_after >= 2 * config.canary.interval,
+        "canary.stale_after",
+        "at least twice canary.interval: a healthy canary is up to one interval old",
+    );
+    for channel in config.channels.extra.iter().filter(|channel| !is_name(channel)) {
+        must(false, "channels.extra", &format!("{NAMES}; {channel:?} is not"));
+    }
+    wrong.extend(access::check(&config.access));
+    wrong
+}
+
+fn check_source(config: &Config, must: &mut impl FnMut(bool, &'static str, &str)) {
     let slot_byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     let slot_fits = config
         .source
@@ -50,9 +54,6 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
         "a name of 1 to 63 bytes",
     );
 
-    let at_least = |size: ByteSize, least: u64| size >= ByteSize(least);
-    must(at_least(config.source.max_transaction, 64 << 10), "source.max_transaction", "at least \"64KiB\"");
-    must(at_least(config.source.max_row, MIB), "source.max_row", "at least \"1MiB\"");
     let outbox_fits = config
         .source
         .max_outbox
@@ -62,6 +63,12 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
         "source.max_outbox",
         "at least twice replay.max_wal, which the outbox holds while a worker reads; 0 is no end",
     );
+}
+
+fn check_bounds(config: &Config, must: &mut impl FnMut(bool, &'static str, &str)) {
+    let at_least = |size: ByteSize, least: u64| size >= ByteSize(least);
+    must(at_least(config.source.max_transaction, 64 << 10), "source.max_transaction", "at least \"64KiB\"");
+    must(at_least(config.source.max_row, MIB), "source.max_row", "at least \"1MiB\"");
     must(config.replay.max_age >= Duration::from_secs(1), "replay.max_age", "at least \"1s\"");
     must(at_least(config.replay.max_memory, MIB), "replay.max_memory", "at least \"1MiB\"");
     must(
@@ -76,18 +83,15 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
         "at most replay.max_memory: an event must fit in the journals",
     );
     must(at_least(config.mirror.max_memory, MIB), "mirror.max_memory", "at least \"1MiB\"");
+}
 
+fn check_http(config: &Config, must: &mut impl FnMut(bool, &'static str, &str)) {
     must(config.http.keepalive >= Duration::from_millis(100), "http.keepalive", "at least \"100ms\"");
     must(config.http.write_timeout >= Duration::from_secs(1), "http.write_timeout", "at least \"1s\"");
     must(
         config.http.admin_listen.is_none_or(|admin| admin != config.http.listen || admin.port() == 0),
         "http.admin_listen",
         "another address than http.listen",
-    );
-    must(
-        config.canary.interval.is_zero() || config.canary.stale_after >= 2 * config.canary.interval,
-        "canary.stale_after",
-        "at least twice canary.interval: a healthy canary is up to one interval old",
     );
     for origin in config.http.allowed_origins.iter().filter(|origin| !is_origin(origin)) {
         let text = "origins such as \"https://app.example.com\": scheme, host in lower case, port unless it is the default";
@@ -97,81 +101,9 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
         let text = format!("addresses or networks such as \"10.0.0.0/8\"; {proxy:?} is not");
         must(false, "http.trusted_proxies", &text);
     }
-
-    for channel in config.channels.extra.iter().filter(|channel| !is_name(channel)) {
-        must(false, "channels.extra", &format!("{NAMES}; {channel:?} is not"));
-    }
-    wrong.extend(access::check(&config.access));
-    wrong
 }
 
 const NAMES: &str = "names of 1 to 100 of A-Z, a-z, 0-9 and ._:-";
-
-/// What is wrong with a preset.
-pub(super) fn check_preset(preset: &Preset) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let path = &preset.path;
-    let plain = |b: u8| b.is_ascii_graphic() && !b"{}*?#%\"\\<>^`|".contains(&b);
-    if !path.starts_with('/')
-        || path.contains("//")
-        || !path.bytes().all(plain)
-        || (path.len() > 1 && path.ends_with('/'))
-    {
-        wrong.push(format!("a preset's path must be one such as \"/api/events\"; {path:?} is not"));
-    }
-    if RESERVED.contains(&path.as_str()) {
-        wrong.push(format!("{path} is a path of the worker's own: a preset must have another"));
-    }
-    if preset.channels.is_empty() {
-        wrong.push(format!("the preset {path} must have channels: without any it would show nothing"));
-    }
-    let tags = preset.parameters.values();
-    for name in preset.channels.iter().chain(tags).filter(|name| !is_name(name)) {
-        wrong.push(format!("channels and tags of the preset {path} must be {NAMES}; {name:?} is not"));
-    }
-    if let Some(live) = &preset.live {
-        check_live(preset, live, &mut wrong);
-    }
-    wrong
-}
-
-/// The shortest interval at which a query may be asked: more often is what events are for.
-const MIN_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Arguments of a query, at most.
-const MAX_ARGUMENTS: usize = 32;
-
-fn check_live(preset: &Preset, live: &Live, wrong: &mut Vec<String>) {
-    let path = &preset.path;
-    if live.sql.as_os_str().is_empty() {
-        wrong.push(format!("live.sql of the preset {path} must be a file with a query"));
-    }
-    for argument in live.arguments.iter().filter(|argument| !is_name(argument)) {
-        wrong.push(format!("live.arguments of the preset {path} must be tags: {NAMES}; {argument:?} is not"));
-    }
-    let repeated = live
-        .arguments
-        .iter()
-        .enumerate()
-        .any(|(n, name)| live.arguments.iter().take(n).any(|other| other == name));
-    if repeated || live.arguments.len() > MAX_ARGUMENTS {
-        wrong.push(format!(
-            "live.arguments of the preset {path} must be at most {MAX_ARGUMENTS} tags, each once"
-        ));
-    }
-    // Its streams would hear of fewer changes than there are.
-    for (parameter, tag) in preset.parameters.iter().filter(|(_, tag)| !live.arguments.contains(*tag)) {
-        wrong.push(format!(
-            "the parameter {parameter} of the preset {path} must name one of live.arguments; the query does not know {tag:?}"
-        ));
-    }
-    if live.min_interval < MIN_INTERVAL {
-        wrong.push(format!("live.min_interval of the preset {path} must be at least \"100ms\""));
-    }
-    if live.interval < live.min_interval {
-        wrong.push(format!("live.interval of the preset {path} must be at least live.min_interval"));
-    }
-}
 
 /// `[A-Za-z0-9._:-]{1,100}`: what channels, types and tags are called.
 fn is_name(name: &str) -> bool {
@@ -259,50 +191,6 @@ mod tests {
         }
         for wrong in ["10.0.0.0/33", "10.0.0", "localhost", "::1/129", "10.0.0.0/"] {
             assert!(!is_network(wrong), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_preset_has_a_path_of_its_own_and_channels() {
-        let preset = |path: &str| Preset {
-            path: path.to_owned(),
-            channels: vec!["issues".to_owned()],
-            parameters: [("priorities".to_owned(), "priority".to_owned())].into(),
-            keepalive: super::super::Keepalive::Comment,
-            live: None,
-        };
-        assert_eq!(check_preset(&preset("/api/realtime/issues/stream")), Vec::<String>::new());
-        for wrong in ["api", "/a?b", "/a/{id}", "/a/", "//a", "/healthz", "/", "/a b"] {
-            assert!(!check_preset(&preset(wrong)).is_empty(), "{wrong}");
-        }
-        assert!(!check_preset(&Preset { channels: Vec::new(), ..preset("/a") }).is_empty());
-        assert!(!check_preset(&Preset { channels: vec!["a b".to_owned()], ..preset("/a") }).is_empty());
-    }
-
-    #[test]
-    fn a_live_preset_says_what_its_query_is_told() {
-        let check = |live: &str| {
-            let text = format!(
-                "path = \"/live\"\nchannels = [\"heatmap\"]\nparameters = {{ buildings = \"buildingId\" }}\n[live]\n{live}"
-            );
-            check_preset(&toml::from_str(&text).unwrap()).join("\n")
-        };
-        assert_eq!(check("sql = \"a.sql\"\narguments = [\"buildingId\", \"category\"]"), "");
-        for (live, told) in [
-            ("sql = \"\"\narguments = [\"buildingId\"]", "live.sql of the preset /live must be a file"),
-            ("sql = \"a\"", "the parameter buildings of the preset /live must name one of live.arguments"),
-            ("sql = \"a\"\narguments = [\"buildingId\", \"a b\"]", "must be tags: names of 1 to 100"),
-            ("sql = \"a\"\narguments = [\"buildingId\", \"buildingId\"]", "at most 32 tags, each once"),
-            (
-                "sql = \"a\"\narguments = [\"buildingId\"]\ninterval = \"4s\"",
-                "live.interval of the preset /live must be at least live.min_interval",
-            ),
-            (
-                "sql = \"a\"\narguments = [\"buildingId\"]\nmin_interval = \"99ms\"",
-                "live.min_interval of the preset /live must be at least \"100ms\"",
-            ),
-        ] {
-            assert!(check(live).contains(told), "{}", check(live));
         }
     }
 }

@@ -197,6 +197,7 @@ struct Unusual;
 
 impl Walk<'_> {
     fn go(mut self, seats: &[Arc<Seat>]) {
+        seats.iter().for_each(|seat| seat.come_near());
         for seat in seats {
             // Not under the seat's lock.
             let waker = self.visit(seat);

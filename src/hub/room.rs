@@ -53,6 +53,12 @@ impl Room {
 }
 
 impl RoomState {
+    /// One filter for streams that want the same, where the last one that came does.
+    pub(super) fn share(&self, filter: Filter) -> Arc<Filter> {
+        let last = self.seats.last_key_value().map(|(_, seat)| seat.control().newest_filter().clone());
+        last.filter(|last| **last == filter).unwrap_or_else(|| Arc::new(filter))
+    }
+
     pub(super) fn insert(&mut self, seat: &Arc<Seat>, filter: &Filter) {
         self.seats.insert(seat.number, seat.clone());
         self.users.entry(seat.user.clone()).or_default().insert(seat.number);

@@ -48,6 +48,32 @@ impl Binding {
         };
         encode_key(self.key.as_ref()?.iter().map(value))
     }
+
+    /// Whether a value that the mirror needs was too long to be kept.
+    fn lacks(&self, new: &[Cell<'_>]) -> bool {
+        let mut places = self.columns.iter().flatten().chain(self.key.iter().flatten());
+        places.any(|place| matches!(new.get(*place), Some(Cell::Oversize { .. })))
+    }
+
+    /// What a change makes of a row. A value out of line that was not touched is the whole old row's, or what was
+    /// mirrored.
+    fn row(
+        &self,
+        key: &[u8],
+        new: &[Cell<'_>],
+        full_old: Option<&[Cell<'_>]>,
+        previous: Option<&MirrorRow>,
+    ) -> Option<MirrorRow> {
+        let values = self.columns.iter().enumerate().map(|(column, place)| match new.get((*place)?)? {
+            Cell::Text(text) => Some(*text),
+            Cell::Null | Cell::Oversize { .. } => None,
+            Cell::Unchanged => match full_old.and_then(|old| old.get((*place)?)) {
+                Some(Cell::Text(text)) => Some(*text),
+                _ => previous.and_then(|row| row.cell(column)),
+            },
+        });
+        MirrorRow::new(key, values)
+    }
 }
 
 impl Mirror {
@@ -137,9 +163,7 @@ impl Table {
         let old = change.old.as_ref().map(OldTuple::tuple).map(cells);
         let new = change.new.as_ref().map(cells);
         let too_large = || MirrorError::RowTooLarge { table: self.spec.table.clone() };
-        let mut places = binding.columns.iter().flatten().chain(binding.key.iter().flatten());
-        let cell_of_new = |place: &usize| new.as_ref()?.get(*place);
-        if places.any(|place| matches!(cell_of_new(place), Some(Cell::Oversize { .. }))) {
+        if new.as_deref().is_some_and(|new| binding.lacks(new)) {
             return Err(too_large());
         }
         let old_key = old.as_deref().map(|old| binding.key(old).ok_or_else(no_key)).transpose()?;
@@ -153,24 +177,12 @@ impl Table {
         };
         // A key that was out of line and not touched is not in the new row; it is the old one's then.
         let new_key = binding.key(&new).or_else(|| old_key.clone()).ok_or_else(no_key)?;
-        let row = {
-            let previous = match change.operation {
-                Operation::Update => state.rows.get(old_key.as_deref().unwrap_or(&new_key)),
-                Operation::Insert | Operation::Delete => None,
-            };
-            let full = matches!(change.old, Some(OldTuple::Full(_))).then_some(old.as_deref()).flatten();
-            let values =
-                binding.columns.iter().enumerate().map(|(column, place)| match new.get((*place)?)? {
-                    Cell::Text(text) => Some(*text),
-                    Cell::Null | Cell::Oversize { .. } => None,
-                    Cell::Unchanged => match full.and_then(|old| old.get((*place)?)) {
-                        Some(Cell::Text(text)) => Some(*text),
-                        _ => previous.and_then(|row| row.cell(column)),
-                    },
-                });
-            MirrorRow::new(&new_key, values)
+        let previous = match change.operation {
+            Operation::Update => state.rows.get(old_key.as_deref().unwrap_or(&new_key)),
+            Operation::Insert | Operation::Delete => None,
         };
-        let row = row.ok_or_else(too_large)?;
+        let full = matches!(change.old, Some(OldTuple::Full(_))).then_some(old.as_deref()).flatten();
+        let row = binding.row(&new_key, &new, full, previous.map(AsRef::as_ref)).ok_or_else(too_large)?;
         let replaced = state.rows.get(old_key.as_deref().unwrap_or(&new_key)).cloned();
         let freed_bytes = replaced.as_ref().map_or(0, |row| row.memory());
         if used_bytes.saturating_sub(freed_bytes).saturating_add(row.memory()) > limit_bytes {

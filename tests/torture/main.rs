@@ -163,6 +163,7 @@ async fn run(source: Kind, seed: u64, length: Duration) -> Report {
         savepoints: ledger.savepoints.load(Ordering::Relaxed),
         in_doubt: ledger.in_doubt.load(Ordering::Relaxed),
         long: ledger.long.load(Ordering::Relaxed),
+        bulky: ledger.bulky.load(Ordering::Relaxed),
         standings: facts.placed.len() as u64,
         readers: READERS as u64,
         opened,

@@ -22,6 +22,7 @@ pub struct Report {
     pub in_doubt: u64,
     /// Transactions that stood still for a while before they committed.
     pub long: u64,
+    pub bulky: u64,
     pub standings: u64,
     pub readers: u64,
     pub opened: u64,
@@ -42,8 +43,14 @@ impl fmt::Display for Report {
         writeln!(f, "source {}, seed {}, {} s{window}", self.source, self.seed, self.length.as_secs())?;
         writeln!(
             f,
-            "transactions {} committed ({} events), {} rolled back, {} savepoints undone, {} in doubt when a connection broke, {} long",
-            self.transactions, self.events, self.rolled_back, self.savepoints, self.in_doubt, self.long
+            "transactions {} committed ({} events), {} rolled back, {} savepoints undone, {} in doubt when a connection broke, {} long, {} of megabytes",
+            self.transactions,
+            self.events,
+            self.rolled_back,
+            self.savepoints,
+            self.in_doubt,
+            self.long,
+            self.bulky
         )?;
         writeln!(
             f,

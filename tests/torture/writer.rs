@@ -27,6 +27,13 @@ const WHOLE_TABLES: u32 = 250;
 /// One in so many stands still for a while with what it has written: it commits long after others that began later.
 const LONG: u32 = 60;
 
+/// One in so many is of megabytes, and handed out in parts as it comes.
+const BULKY: u32 = 80;
+
+/// What makes it so: events that nobody signed.
+const BULK: &str =
+    "select count(pg_logical_emit_message(true, 'walcast', repeat('x', 40000))) from generate_series(1, 60);";
+
 /// Who has a role in an organization from a transaction on; none: is no member any more.
 #[derive(Clone, Debug)]
 pub struct Standing {
@@ -68,6 +75,7 @@ pub struct Ledger {
     pub savepoints: AtomicU64,
     pub in_doubt: AtomicU64,
     pub long: AtomicU64,
+    pub bulky: AtomicU64,
 }
 
 impl Ledger {
@@ -82,6 +90,7 @@ impl Ledger {
             savepoints: AtomicU64::new(0),
             in_doubt: AtomicU64::new(0),
             long: AtomicU64::new(0),
+            bulky: AtomicU64::new(0),
         })
     }
 
@@ -247,8 +256,13 @@ fn compose(
         return (deed.sql, deed.events, rows);
     }
     let deeds = rng.u32(1..7);
+    let bulk = (rng.u32(..BULKY) == 0).then(|| rng.u32(..deeds));
     let (mut count, mut touched) = (0, Vec::new());
-    for _ in 0..deeds {
+    for place in 0..deeds {
+        if bulk == Some(place) {
+            ledger.bulky.fetch_add(1, Ordering::Relaxed);
+            sql += BULK;
+        }
         let undone = rng.u8(..6) == 0;
         let mut kept = rows.clone();
         let mut author = Author { rng, rows: &mut kept, writer, number, count, touched };

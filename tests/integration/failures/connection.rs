@@ -45,6 +45,9 @@ pub async fn a_changed_password_is_told_and_the_right_one_heals_it() {
     let app = TestApp::builder().on(url).before(role).through(as_role("worker")).start().await;
     let member = app.member("o1", "u1", "admin").await;
     let mut stream = app.open(&member, "").await;
+    // What made the member may come yet, where the worker is held up.
+    app.sql("select walcast.emit('o1', 'first', '1')").await;
+    stream.events_until(|event| event.event_type().as_deref() == Some("first")).await;
     app.sql("alter role worker password 'another'").await;
     assert_eq!(until_done(&app, &mut stream).await, ["done"], "a connection that stands asks for none");
     app.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'worker'").await;
