@@ -3,9 +3,10 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use anyhow::ensure;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a child may take to say its first line.
 const START: Duration = Duration::from_secs(60);
@@ -59,12 +60,18 @@ impl Process {
         self.child.id().unwrap_or(0)
     }
 
-    /// Counts the children that it has now as parts of it.
-    pub fn adopt(&mut self) {
+    /// Counts its children as parts of it, once it has `count`.
+    pub async fn adopt(&mut self, count: usize) -> anyhow::Result<()> {
         let pid = self.pid();
         let path = format!("/proc/{pid}/task/{pid}/children");
-        let children = std::fs::read_to_string(path).unwrap_or_default();
-        self.workers = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        let began = Instant::now();
+        while self.workers.len() < count {
+            ensure!(began.elapsed() < START, "{} of {count} children after {START:?}", self.workers.len());
+            sleep(Duration::from_millis(10)).await;
+            let children = std::fs::read_to_string(&path)?;
+            self.workers = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        }
+        Ok(())
     }
 
     fn all(&self) -> impl Iterator<Item = u32> {

@@ -13,6 +13,9 @@ use crate::process::Process;
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 
+/// As many as there are threads in the others.
+const WORKERS: usize = 2;
+
 pub(super) fn is_here() -> bool {
     (program("nginx").is_some() || Path::new("/usr/sbin/nginx").exists()) && Path::new(MODULE).exists()
 }
@@ -25,7 +28,7 @@ pub(super) async fn start() -> anyhow::Result<Peer> {
         "load_module {MODULE};
          user root;
          daemon off;
-         worker_processes 2;
+         worker_processes {WORKERS};
          worker_rlimit_nofile 20000;
          pid {at}/pid;
          error_log {at}/error.log;
@@ -57,7 +60,7 @@ pub(super) async fn start() -> anyhow::Result<Peer> {
         format!("nginx: {log}")
     })?;
     publisher.set_nodelay(true)?;
-    process.adopt();
+    process.adopt(WORKERS).await?;
     Ok(Peer {
         kind: Kind::Nchan,
         process,
