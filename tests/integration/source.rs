@@ -1,5 +1,7 @@
 //! The WAL source against a real server: nothing lost, nothing twice, whatever happens to the connection.
 
+mod visibility;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use walcast::postgres::dsn::Dsn;
 use walcast::postgres::pgoutput::{Cell, OldTuple, Tuple};
 use walcast::postgres::{Lsn, PgTimestamp};
 use walcast::source::{
-    Change, Changes, ErrorKind, Operation, ResetReason, SourceItem, Transaction, Visibility, WalSource,
+    Change, Changes, ErrorKind, Operation, ResetReason, SourceItem, Transaction, WalSource,
 };
 
 use crate::bench::{PATIENCE, eventually, server};
@@ -401,8 +403,7 @@ async fn a_second_worker_waits_and_has_the_slot_within_a_second_of_its_release()
     let released = Instant::now();
     second.connected().await;
     let mut took = vec![released.elapsed()];
-    // A machine that is held up now and then is not what this is about: a wait that is too long always is.
-    while took.iter().all(|took| *took >= Duration::from_secs(1)) && took.len() < 10 {
+    for _ in 0..2 {
         let mut next = database.source();
         assert!(matches!(next.item().await, SourceItem::Disconnected { standby: true, .. }));
         second.0.shutdown().await;
@@ -411,7 +412,9 @@ async fn a_second_worker_waits_and_has_the_slot_within_a_second_of_its_release()
         took.push(released.elapsed());
         second = next;
     }
-    assert!(took.iter().any(|took| *took < Duration::from_secs(1)), "{took:?}");
+    took.sort_unstable();
+    // The machine may be held up once; a wait that is too long is so each time.
+    assert!(took[1] < Duration::from_secs(1), "{took:?}");
 }
 
 #[tokio::test]
@@ -459,43 +462,4 @@ async fn a_transaction_above_the_limit_is_spooled_and_reads_the_same_twice() {
         assert!(ids.into_iter().eq(1..=5000));
     }
     assert_eq!(source.ids(1).await, ["next"]);
-}
-
-#[tokio::test]
-async fn now_is_behind_a_transaction_until_a_new_snapshot_sees_it() {
-    let database = TestDatabase::with_bays().await;
-    let mut source = database.source();
-    let start = source.connected().await;
-    let visibility = Visibility::new(database.dsn.clone());
-    visibility.reset(start);
-    database.run(&insert("1")).await;
-    let first = source.transaction().await;
-    visibility.record(first.xid, first.end_lsn);
-    comes_to(&visibility, first.end_lsn).await;
-
-    // One that the server still lists as in progress: it stands for a commit that was decoded before it is visible.
-    let other = server::session(&database.dsn).await;
-    other.batch_execute(&format!("begin; {}", insert("2"))).await.unwrap();
-    let open: i64 = other
-        .query_one("select (pg_current_xact_id()::text::bigint) % 4294967296", &[])
-        .await
-        .unwrap()
-        .get(0);
-    visibility.record(u32::try_from(open).unwrap(), Lsn::new(first.end_lsn.as_u64() + 10));
-    database.run(&insert("3")).await;
-    let third = source.transaction().await;
-    visibility.record(third.xid, third.end_lsn);
-    assert_eq!(visibility.visible().await.position, first.end_lsn);
-    other.batch_execute("commit").await.unwrap();
-    comes_to(&visibility, third.end_lsn).await;
-}
-
-/// A server that takes too long to answer leaves it at what was known before.
-async fn comes_to(visibility: &Visibility, position: Lsn) {
-    eventually("a snapshot sees it", || async {
-        let visible = visibility.visible().await.position;
-        assert!(visible <= position, "{visible} is beyond {position}");
-        (visible == position).then_some(())
-    })
-    .await;
 }
