@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::expiry::Expiry;
 use super::state::{Phase, State};
-use crate::hub::{self, Moment, Outlet, Stream};
+use crate::hub::{self, Outlet, Stream};
 use crate::telemetry::metrics::End;
 
 /// Pieces handed to one write call; the kernel takes up to 1024.
@@ -39,10 +39,11 @@ impl Client {
 }
 
 impl Outlet for Client {
-    fn offer(&self, frames: &[Bytes], now: Moment) -> usize {
-        if self.expiry.remaining_at(now.time).is_zero() {
-            return 0;
-        }
+    fn until(&self) -> u64 {
+        self.expiry.at()
+    }
+
+    fn offer(&self, frames: &[Bytes]) -> usize {
         // An error is found by the stream's own write.
         write_some(&self.socket, frames, 0).unwrap_or(0)
     }
