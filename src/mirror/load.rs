@@ -22,8 +22,10 @@ const BEGIN: &str =
 const BARRIER: &str = "begin; set local synchronous_commit = local; \
                        select pg_logical_emit_message(true, 'walcast.barrier', ''); commit";
 
-/// The same over an outbox: everything that committed before is given a position below.
-const OUTBOX_BARRIER: &str = "select pg_catalog.to_hex(walcast.number_outbox())";
+/// The same over an outbox: everything that committed before is given a position below, whatever the role or the
+/// database is set to.
+const OUTBOX_BARRIER: &str = "begin isolation level read committed; set local synchronous_commit = local; \
+                              select pg_catalog.to_hex(walcast.number_outbox()); commit";
 
 /// What was read, for joining it to the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]

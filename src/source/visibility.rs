@@ -40,6 +40,10 @@ const PAGE: u64 = 8192;
 const PAGE_HEADER: u64 = 24;
 const SEGMENT_HEADER: u64 = 40;
 
+/// What numbering needs, whatever the role or the database is set to: to see what committed while it waited for its
+/// lock, and to keep that lock no longer than it takes, which with `local` no standby decides.
+const SESSION: &str = "set default_transaction_isolation = 'read committed'; set synchronous_commit = local";
+
 /// After a failure nobody else waits for another one this soon.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -204,6 +208,7 @@ impl Visibility {
             Some(alive) => alive,
             None => {
                 let client = connect(&self.dsn).await.map_err(|error| error.to_string())?;
+                client.batch_execute(SESSION).await.map_err(|error| error.to_string())?;
                 let end = self.end(&client).await?;
                 (client, end)
             }
