@@ -32,6 +32,9 @@ const HELD: &str = "slot held";
 const KEEP_SIZE: &str = "max_slot_wal_keep_size";
 const FAILOVER: &str = "slot failover";
 
+/// What keeps a slot that nobody reads; `max_slot_wal_keep_size` still bounds what it costs.
+const IDLE: &str = "alter system set idle_replication_slot_timeout = 0; select pg_catalog.pg_reload_conf();";
+
 /// What the pipeline is to heed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Signals {
@@ -198,6 +201,13 @@ impl Watch {
                      checkpoint may lose it, and then every stream is told to read again"
                 );
                 self.readiness.degrade(WAL, Reason::new(text).mended_by(more));
+            }
+            WalStatus::Lost if slot.idled => {
+                let text = format!(
+                    "slot {name} was read by nobody for longer than idle_replication_slot_timeout (wal_status lost): it \
+                     is made again, and every stream told to read again"
+                );
+                self.readiness.degrade(WAL, Reason::new(text).mended_by(IDLE));
             }
             WalStatus::Lost => {
                 let text = format!(

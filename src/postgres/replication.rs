@@ -29,6 +29,9 @@ const OLDEST_SERVER: u32 = 140_000;
 /// Options of CREATE_REPLICATION_SLOT in parentheses.
 const SLOT_OPTIONS_SINCE: u32 = 150_000;
 const FAILOVER_SINCE: u32 = 170_000;
+/// A walsender decodes a transaction in one of its own: a limit to that, of the role's or the database's, would end
+/// every attempt at a long one.
+const TRANSACTION_TIMEOUT_SINCE: u32 = 170_000;
 
 /// A walsender that takes commands.
 #[derive(Debug)]
@@ -126,6 +129,9 @@ impl ReplicationConnection {
         publication: &str,
         long: LongMessages,
     ) -> Result<ReplicationStream, StreamError> {
+        if self.server_version >= TRANSACTION_TIMEOUT_SINCE {
+            self.simple_query("SET transaction_timeout = 0").await?;
+        }
         let publications = literal(&identifier(publication));
         let command = format!(
             "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names {publications}, \

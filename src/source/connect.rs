@@ -266,7 +266,7 @@ async fn fetch_slot(
     target: &Target,
 ) -> Result<Option<Slot>, SourceError> {
     let sql = format!(
-        "select plugin, database, active, restart_lsn, confirmed_flush_lsn, wal_status, \
+        "select plugin, database, active, restart_lsn, confirmed_flush_lsn, wal_status, two_phase, \
          plugin = 'pgoutput' and database = current_database() and not temporary as ours \
          from pg_catalog.pg_replication_slots where slot_name = {}",
         literal(&target.slot)
@@ -282,6 +282,9 @@ fn read_slot(row: &TextRow, name: &str) -> Result<Slot, SourceError> {
             plugin: row.get("plugin").unwrap_or("physical").to_owned(),
             database: row.get("database").unwrap_or("none").to_owned(),
         });
+    }
+    if row.get("two_phase") == Some("t") {
+        return Err(SourceError::TwoPhaseSlot { slot: name.to_owned() });
     }
     let active = row.get("active") == Some("t");
     let confirmed = row.get("confirmed_flush_lsn").and_then(|text| text.parse().ok());

@@ -39,6 +39,12 @@ pub enum SourceError {
          set source.slot to another name, or drop it"
     )]
     ForeignSlot { slot: String, plugin: String, database: String },
+    /// Whatever is asked of the server, the slot's own setting counts. (`CreateDecodingContext`)
+    #[error(
+        "slot {slot} was made with two_phase: it sends transactions before they are committed; drop it \
+         (select pg_drop_replication_slot('{slot}')), and one without is made"
+    )]
+    TwoPhaseSlot { slot: String },
     #[error("the server did not answer for {seconds} s")]
     Silent { seconds: u64 },
     /// A server that shuts down waits until everything that it sent is confirmed; what is kept for replay is not.
@@ -106,7 +112,10 @@ impl SourceError {
             }
             // Disk full, or no temporary folder.
             Self::Assemble(AssembleError::Spool(_)) => ErrorKind::Operator,
-            Self::NoPublication { .. } | Self::ForeignSlot { .. } | Self::OutboxGap => ErrorKind::Operator,
+            Self::NoPublication { .. }
+            | Self::ForeignSlot { .. }
+            | Self::TwoPhaseSlot { .. }
+            | Self::OutboxGap => ErrorKind::Operator,
         }
     }
 

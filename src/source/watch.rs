@@ -42,6 +42,8 @@ pub struct SlotReport {
     pub limit: Option<u64>,
     /// A standby that is promoted has it. None before PostgreSQL 17.
     pub failover: Option<bool>,
+    /// Lost because nobody read it for longer than `idle_replication_slot_timeout`, which came with PostgreSQL 18.
+    pub idled: bool,
     /// The oldest open transaction that writes.
     pub holder: Option<Holder>,
 }
@@ -72,7 +74,8 @@ select wal_status,
        coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), confirmed_flush_lsn), 0)::bigint,
        safe_wal_size,
        (select nullif(setting::bigint, -1) from pg_catalog.pg_settings where name = 'max_slot_wal_keep_size'),
-       (to_jsonb(s) ->> 'failover')::bool
+       (to_jsonb(s) ->> 'failover')::bool,
+       coalesce(to_jsonb(s) ->> 'invalidation_reason' = 'idle_timeout', false)
   from pg_catalog.pg_replication_slots s where slot_name = $1 and database = current_database()";
 
 /// As sql/operate/holders.sql has them. Of other roles' sessions only who may read all statistics is told.
@@ -168,6 +171,7 @@ impl SlotReport {
             safe,
             limit,
             failover: row.try_get(5)?,
+            idled: row.try_get(6)?,
             holder,
         })
     }
@@ -205,7 +209,7 @@ mod tests {
 
     fn slot(kept: u64, unconfirmed: u64, safe: Option<u64>, limit: Option<u64>) -> SlotReport {
         let wal_status = WalStatus::Reserved;
-        SlotReport { wal_status, kept, unconfirmed, safe, limit, failover: None, holder: None }
+        SlotReport { wal_status, kept, unconfirmed, safe, limit, failover: None, idled: false, holder: None }
     }
 
     #[test]

@@ -69,6 +69,7 @@ over_the_outbox! {
     }
     tables {
         a_child_by_inheritance_is_a_table_of_its_own
+        virtual_generated_columns_are_left_out_where_the_server_lets_their_table_be_published
         a_large_value_of_a_mirrored_row_that_is_not_touched_is_still_there
     }
     streams {

@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 use walcast::config::ByteSize;
+use walcast::postgres::dsn::Dsn;
 
-use crate::bench::app::TestApp;
+use crate::bench::app::{TestApp, configuration};
 use crate::bench::eventually;
+use crate::bench::server::{database, is_since, session};
 use crate::bench::sse::Stream;
 
 async fn data(stream: &mut Stream) -> Value {
@@ -113,6 +115,51 @@ async fn generated_columns_are_left_out_and_a_table_without_a_key_logs_its_rows(
     assert_eq!(data(&mut stream).await["row"], row(1));
     assert_eq!(data(&mut stream).await, json!({ "row": row(2), "changed": ["a"], "twice": 4 }));
     assert_eq!(data(&mut stream).await["row"], row(2));
+}
+
+/// The organization is in the key: no old row is needed beyond it.
+const VIRTUAL: &str = "
+    create table heap (organization_id text, id int, a int, twice int generated always as (a * 2) virtual, z text,
+        primary key (organization_id, id))";
+
+#[tokio::test]
+pub async fn virtual_generated_columns_are_left_out_where_the_server_lets_their_table_be_published() {
+    if !is_since(18, "virtual generated columns").await {
+        return;
+    }
+    // A delete would tell the old row.
+    let catalog = catalog("heap", "{ row = { row = \"new\" } }").replace(", \"delete\"", "");
+    let app = TestApp::builder().before(VIRTUAL).catalog(&catalog).start().await;
+    let member = app.member("o1", "u1", "admin").await;
+    let mut stream = app.open(&member, "").await;
+    app.sql("insert into heap values ('o1', 1, 2, default, 'z'); update heap set a = 3").await;
+    let row = |a: i64| json!({ "row": { "organizationId": "o1", "id": 1, "a": a, "z": "z" } });
+    assert_eq!(data(&mut stream).await, row(2));
+    assert_eq!(data(&mut stream).await, row(3));
+}
+
+#[tokio::test]
+async fn a_table_with_a_virtual_generated_column_that_would_need_its_old_rows_is_refused_by_setup() {
+    if !is_since(18, "virtual generated columns whose old rows are needed").await {
+        return;
+    }
+    let url = database().await;
+    let dsn = Dsn::parse(&url).expect("its URL");
+    session(&dsn).await.batch_execute(VIRTUAL).await.expect("the table");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("catalog.toml");
+    std::fs::write(&path, catalog("heap", "{ changed = { changed = true } }")).expect("a catalog");
+    let mut config = configuration();
+    config.catalog.path = Some(path);
+    config.presets.clear();
+    let refused = walcast::cli::setup::apply(&config, &dsn).await.expect_err("the column is told");
+    assert!(format!("{refused:#}").contains("virtual generated column \"twice\""), "{refused:#}");
+    // Nothing was done: the application's writes go on.
+    session(&dsn)
+        .await
+        .batch_execute("insert into heap values ('o1', 1, 2); update heap set a = 3; delete from heap")
+        .await
+        .expect("writes");
 }
 
 #[tokio::test]

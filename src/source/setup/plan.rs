@@ -217,9 +217,17 @@ impl Planner<'_> {
                 );
                 self.problem(text, Some(format!("select pg_catalog.pg_drop_replication_slot({name})")));
             }
+            Some(slot) if slot.two_phase => {
+                let text = format!(
+                    "slot {} was made with two_phase: it would send transactions before they are committed; drop it, \
+                     and one without is made",
+                    self.requirements.slot
+                );
+                self.problem(text, Some(format!("select pg_catalog.pg_drop_replication_slot({name})")));
+            }
             Some(slot) if slot.lost => {
                 let sql = format!("select pg_catalog.pg_drop_replication_slot({name})");
-                self.step(sql, "The server removed WAL that it needed: it can't be read any more.");
+                self.step(sql, "The server invalidated it: it can't be read any more.");
                 self.create_slot(&name);
             }
             Some(slot) if self.state.publication.is_none() && slot.active => {

@@ -52,6 +52,8 @@ pub(super) struct Publication {
 pub(super) struct Slot {
     /// This database's, permanent, for pgoutput.
     pub(super) ours: bool,
+    /// Sends transactions when they are prepared, which is before they are committed, if ever.
+    pub(super) two_phase: bool,
     pub(super) lost: bool,
     pub(super) active: bool,
 }
@@ -116,7 +118,7 @@ select n.nspname::text from pg_catalog.pg_publication_namespace p
 
 const SLOT: &str = "
 select coalesce(plugin = 'pgoutput' and database = current_database() and not temporary, false),
-       (restart_lsn is null or wal_status = 'lost') and not active, active
+       (restart_lsn is null or wal_status = 'lost') and not active, active, two_phase
   from pg_catalog.pg_replication_slots where slot_name = $1";
 
 const GRANTEE: &str = "select rolsuper or rolreplication from pg_catalog.pg_roles where rolname = $1";
@@ -165,7 +167,12 @@ impl State {
         let role = Role { name: row.try_get(5)?, may_replicate: row.try_get(6)? };
         let publication = fetch_publication(client, &requirements.publication, server.version).await?;
         let slot = match client.query_opt(SLOT, &[&requirements.slot]).await? {
-            Some(row) => Some(Slot { ours: row.try_get(0)?, lost: row.try_get(1)?, active: row.try_get(2)? }),
+            Some(row) => Some(Slot {
+                ours: row.try_get(0)?,
+                lost: row.try_get(1)?,
+                active: row.try_get(2)?,
+                two_phase: row.try_get(3)?,
+            }),
             None => None,
         };
         let grantee = match &requirements.grant_to {

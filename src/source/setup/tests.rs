@@ -155,7 +155,7 @@ fn a_slot_is_a_failover_slot_where_the_server_knows_them_and_a_lost_one_is_made_
     let (schema, wanted) = (schema(Vec::new()), requirements(&[]));
     let mut state = done(&[]);
     state.server.version = 170_000;
-    state.slot = Some(Slot { ours: true, lost: true, active: false });
+    state.slot = Some(Slot { ours: true, lost: true, ..Slot::default() });
     assert_eq!(
         sql(&state, &schema, &wanted),
         [

@@ -146,3 +146,14 @@ async fn sweep(session: &Client) {
 pub async fn session(dsn: &Dsn) -> Client {
     client::connect(dsn).await.expect("the test's database answers")
 }
+
+/// Whether the server is of this major version or a newer one; says on the terminal that `test` was not run where not.
+pub async fn is_since(major: i32, test: &str) -> bool {
+    let server = SERVER.get_or_init(Server::start).await;
+    let asked = "select current_setting('server_version_num')::int / 10000";
+    let version: i32 = session(&server.admin).await.query_one(asked, &[]).await.expect("a version").get(0);
+    if version < major {
+        super::programs::skipped(test, &format!("needs PostgreSQL {major}, and this is {version}"));
+    }
+    version >= major
+}

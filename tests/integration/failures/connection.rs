@@ -7,13 +7,13 @@ use walcast::postgres::dsn::Dsn;
 use super::*;
 
 /// A role for the worker alone, which reads everything. Roles are the cluster's: named for the database.
-fn worker_role(role: &str) -> String {
+pub(super) fn worker_role(role: &str) -> String {
     format!(
         "create role {role} login replication password 'right'; grant pg_read_all_data, pg_monitor to {role};"
     )
 }
 
-fn as_role(role: &str) -> impl Fn(&Dsn) -> Dsn + 'static {
+pub(super) fn as_role(role: &str) -> impl Fn(&Dsn) -> Dsn + 'static {
     let role = role.to_owned();
     move |dsn| Dsn { user: role.clone(), password: Some(Secret::new("right".to_owned())), ..dsn.clone() }
 }
@@ -92,4 +92,38 @@ async fn walsenders_that_are_used_up_are_told_and_one_that_is_free_heals_it() {
     drop(taken);
     word(&app, "ready").await;
     assert_eq!(until_done(&app, &mut stream).await, ["meanwhile", "done"]);
+}
+
+#[tokio::test]
+async fn a_transaction_that_takes_longer_to_read_than_transactions_may_take_is_read_once() {
+    if !shared::is_since(17, "a limit to how long transactions take").await {
+        return;
+    }
+    let (proxy, through) = proxied(&shared::database().await).await;
+    let app = TestApp::builder().through(through).start().await;
+    let member = app.member("o1", "u1", "admin").await;
+    let mut stream = app.open(&member, "").await;
+    let limit = format!("alter database {} set transaction_timeout = '500ms'", app.dsn.database);
+    app.sql(&limit).await;
+    terminate_walsender(&app).await;
+    assert_eq!(until_done(&app, &mut stream).await, ["done"]);
+    let sender = "select pid from pg_stat_activity
+                  where backend_type = 'walsender' and datname = current_database()";
+    let reader = app.text(sender).await;
+    proxy.hold_after(1 << 20);
+    // Far more than the buffers on the way take.
+    app.transaction(
+        "select walcast.emit('o1', 'thing', to_jsonb(repeat('x', 10000))) from generate_series(1, 6000)",
+    )
+    .await;
+    proxy.holds().await;
+    let held = app.text("clock_timestamp()").await;
+    eventually("it has been read for longer", || async {
+        let longer = format!("clock_timestamp() - '{held}'::timestamptz > '1500ms'");
+        (app.text(&longer).await == "true").then_some(())
+    })
+    .await;
+    proxy.restore();
+    assert_eq!(until_done(&app, &mut stream).await.len(), 6001);
+    assert_eq!(app.text(sender).await, reader, "the connection that began to read it ended it");
 }

@@ -14,11 +14,10 @@ use walcast::cli::cluster::StopMode;
 use walcast::postgres::client::Client;
 
 use super::*;
-use crate::bench::programs;
 use crate::bench::proxy::Proxy;
 
-/// Since when slots can be failover slots, which a standby keeps up with. (`server_version_num`)
-const SYNCHRONISED_SINCE: &str = "170000";
+/// Since when slots can be failover slots, which a standby keeps up with.
+const SYNCHRONISED_SINCE: i32 = 17;
 
 /// With which a standby keeps up with them.
 const SYNCHRONISED: &[(&str, &str)] = &[("sync_replication_slots", "on")];
@@ -126,17 +125,6 @@ impl Pair {
     }
 }
 
-/// Whether there are failover slots here; says so where there are none.
-async fn knows_failover_slots(test: &str) -> bool {
-    let session = shared::session(&Dsn::parse(&shared::empty_database().await).expect("its URL")).await;
-    let asked = format!("select current_setting('server_version_num')::int >= {SYNCHRONISED_SINCE}");
-    let known: bool = session.query_one(&asked, &[]).await.expect("a version").get(0);
-    if !known {
-        programs::skipped(test, "failover slots came with PostgreSQL 17");
-    }
-    known
-}
-
 fn epoch(id: &str) -> &str {
     id.split('.').next().unwrap_or_default()
 }
@@ -165,7 +153,7 @@ pub async fn a_promoted_standby_is_another_epoch() {
 
 #[tokio::test]
 async fn a_promoted_standby_with_the_slot_synchronised_misses_no_event_and_repeats_none() {
-    if !knows_failover_slots("a failover to a synchronised slot").await {
+    if !shared::is_since(SYNCHRONISED_SINCE, "a failover to a synchronised slot").await {
         return;
     }
     let mut pair = Pair::start(SYNCHRONISED).await;
@@ -198,7 +186,7 @@ async fn a_promoted_standby_with_the_slot_synchronised_misses_no_event_and_repea
 
 #[tokio::test]
 async fn a_promoted_standby_without_what_streams_have_seen_is_a_new_history() {
-    if !knows_failover_slots("a failover to a standby that is behind").await {
+    if !shared::is_since(SYNCHRONISED_SINCE, "a failover to a standby that is behind").await {
         return;
     }
     let mut pair = Pair::start(SYNCHRONISED).await;

@@ -73,5 +73,87 @@ async fn memberships_truncated_while_the_slot_was_lost_end_every_stream() {
     let types: Vec<_> = stream.rest().await.iter().filter_map(Frame::event_type).collect();
     assert!(types.ends_with(&["access.revoked".to_owned()]), "{types:?}");
     word(&app, "ready").await;
-    assert_eq!(app.connect(&member, "").await.head.status, 403);
+    app.refused(&member, "").await;
+}
+
+#[tokio::test]
+async fn a_slot_that_no_standby_keeps_up_with_is_warned_of_and_the_worker_makes_one_that_it_does() {
+    if !shared::is_since(17, "a slot that is no failover slot").await {
+        return;
+    }
+    let app = TestApp::start().await;
+    let member = app.member("o1", "u1", "admin").await;
+    let mut stream = app.open(&member, "").await;
+    let slot =
+        app.text("select slot_name from pg_replication_slots where database = current_database()").await;
+    let plain = format!("select pg_create_logical_replication_slot('{slot}', 'pgoutput')");
+    drop_slot(&app, &plain).await;
+    told_reset(&mut stream).await;
+    let failover = "select failover from pg_replication_slots where database = current_database()";
+    assert_eq!(app.text(failover).await, "false");
+    says(&app, "warnings", "is no failover slot").await;
+    word(&app, "ready").await;
+    drop_slot(&app, "select 1").await;
+    told_reset(&mut stream).await;
+    assert_eq!(app.text(failover).await, "true");
+    eventually("nothing is warned of any more", || async {
+        let said = app.get("/readyz/reasons").await.body;
+        (!said.contains("failover")).then_some(())
+    })
+    .await;
+    assert_eq!(until_done(&app, &mut stream).await, ["done"]);
+}
+
+#[tokio::test]
+async fn a_slot_that_was_idle_for_longer_than_the_server_allows_is_told_by_that_name_and_made_again() {
+    if !shared::is_since(18, "a slot that was idle for too long").await {
+        return;
+    }
+    let (_cluster, url) = own_cluster(&[("idle_replication_slot_timeout", "1s")]).await;
+    let role = connection::worker_role("worker");
+    let app = TestApp::builder().on(url).before(&role).through(connection::as_role("worker")).start().await;
+    let member = app.member("o1", "u1", "admin").await;
+    let mut stream = app.open(&member, "").await;
+    app.sql("alter role worker noreplication").await;
+    terminate_walsender(&app).await;
+    eventually("the slot is lost", || async {
+        app.sql("checkpoint").await;
+        (app.text("select wal_status from pg_replication_slots").await == "lost").then_some(())
+    })
+    .await;
+    assert_eq!(app.text("select invalidation_reason from pg_replication_slots").await, "idle_timeout");
+    let sql = remedy(&app, "idle_replication_slot_timeout").await;
+    app.sql("select walcast.emit('o1', 'unseen', '1')").await;
+    app.sql("alter role worker replication").await;
+    told_reset(&mut stream).await;
+    // One at a time: a setting of the system can't be changed in a transaction with anything else.
+    for statement in sql.split_inclusive(';') {
+        app.sql(statement).await;
+    }
+    word(&app, "ready").await;
+    assert_eq!(until_done(&app, &mut stream).await, ["done"]);
+    assert_eq!(app.text("select wal_status from pg_replication_slots").await, "reserved");
+}
+
+#[tokio::test]
+async fn a_slot_that_sends_what_is_not_committed_is_told_and_one_that_does_not_heals_it() {
+    let app = TestApp::start().await;
+    let member = app.member("o1", "u1", "admin").await;
+    let mut stream = app.open(&member, "").await;
+    let slot =
+        app.text("select slot_name from pg_replication_slots where database = current_database()").await;
+    drop_slot(
+        &app,
+        &format!("select pg_create_logical_replication_slot('{slot}', 'pgoutput', twophase => true)"),
+    )
+    .await;
+    says(&app, "reasons", "was made with two_phase").await;
+    word(&app, "source_down").await;
+    let refused = walcast::cli::setup::apply(&app.config, &app.dsn).await.expect_err("setup tells it too");
+    let drop = format!("select pg_catalog.pg_drop_replication_slot('{slot}')");
+    assert!(format!("{refused:#}").contains(&drop), "{refused:#}");
+    app.sql(&drop).await;
+    told_reset(&mut stream).await;
+    word(&app, "ready").await;
+    assert_eq!(until_done(&app, &mut stream).await, ["done"]);
 }
