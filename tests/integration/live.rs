@@ -260,16 +260,7 @@ pub async fn a_revoked_member_is_shown_nothing_of_that_transaction_or_after() {
         for frame in frames.iter().filter(|frame| frame.event_type().as_deref() == Some("update")) {
             assert!(sum(&frame.json()["data"], "total") <= 1, "{}", frame.raw);
         }
-        // A worker that is busy puts off; it lets nobody in.
-        eventually("they are refused", || async {
-            let mut again = connect(&app, &member, "").await;
-            if again.head.status == 200 {
-                let frames = again.rest().await;
-                assert!(frames.iter().all(|frame| frame.data.is_none()), "{frames:?}");
-            }
-            (again.head.status == 403).then_some(())
-        })
-        .await;
+        app.refuses(|| connect(&app, &member, "")).await;
     }
 }
 

@@ -60,8 +60,7 @@ pub async fn a_revoked_member_gets_nothing_of_the_transaction_that_revokes() {
         assert!(events.is_empty(), "{events:#?}");
     }
     assert_eq!(types(&staying.events_until(is("done")).await), ["thing", "member.leave", "thing", "done"]);
-    let refused = app.connect(&goes, "").await;
-    assert_eq!(refused.head.status, 403);
+    app.refused(&goes, "").await;
 }
 
 #[tokio::test]
@@ -182,7 +181,7 @@ pub async fn who_was_revoked_while_the_worker_was_down_is_refused_and_the_others
     app.sql(&format!("{EMIT}; {REVOKE}; {DONE}")).await;
     app.restart().await;
     let resume = format!("&lastEventId={id}");
-    assert_eq!(app.connect(&goes, &resume).await.head.status, 403);
+    app.refused(&goes, &resume).await;
     let mut staying = app.open(&stays, &resume).await;
     assert_eq!(types(&staying.events_until(is("done")).await), ["thing", "member.leave", "done"]);
 }
@@ -237,7 +236,7 @@ async fn a_new_member_can_connect_at_once() {
     for round in 0..20 {
         let user = format!("new{round}");
         let member = Member { organization: "o1".to_owned(), token: token_with(&user, json!({})) };
-        assert_eq!(app.connect(&member, "").await.head.status, 403);
+        app.refused(&member, "").await;
         app.sql(&format!(
             "insert into users (id, email, name) values ('{user}', '{user}@example.com', '{user}');
              insert into memberships (organization_id, user_id, role) values ('o1', '{user}', 'member')"

@@ -247,6 +247,28 @@ impl TestApp {
         .await
     }
 
+    /// Returns once a stream is refused for good. A worker that is behind by more than it waits for may not say so: whom
+    /// it does not know may have become a member. It says that, and nothing else.
+    pub async fn refused(&self, member: &Member, parameters: &str) {
+        self.refuses(|| self.connect(member, parameters)).await;
+    }
+
+    /// As [`refused`](Self::refused), of another path.
+    pub async fn refuses<F: Future<Output = Stream>>(&self, open: impl Fn() -> F) {
+        eventually("a stream is refused", || async {
+            let mut answer = open().await;
+            if answer.head.status == 403 {
+                return Some(());
+            }
+            assert_eq!(answer.head.status, 200, "{:?}", answer.head);
+            let said = answer.frame().await.expect("a word").raw;
+            assert!(said.starts_with(": behind\nretry: ") && said.lines().count() == 3, "{said:?}");
+            assert!(answer.frame().await.is_none(), "it ends there");
+            None
+        })
+        .await;
+    }
+
     /// Whether a position is behind what made the members: a worker that is held up starts a stream where it is itself.
     fn is_after_members(&self, id: Option<&str>) -> bool {
         /// In which a page of the log begins: nothing is written there, and who is behind it is before it too.
