@@ -102,8 +102,8 @@ impl Refusal {
     }
 
     /// A limit is met; `message` says which.
-    pub(super) const fn full(message: &'static str) -> Self {
-        Self::fixed(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", message)
+    pub(super) fn full(message: String) -> Self {
+        Self::of(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", message)
     }
 
     /// The worker can't serve it now; `code` is a word of readiness, or why.

@@ -22,7 +22,7 @@ async fn the_first_frame_says_where_the_stream_starts() {
          cache-control: no-cache, no-transform\r\n\
          x-accel-buffering: no\r\nreferrer-policy: no-referrer\r\n\
          connection: close\r\n\
-         vary: origin\r\n\
+         vary: Origin\r\n\
          access-control-allow-origin: https://app.example.com\r\n\
          access-control-allow-credentials: true\r\n\
          access-control-expose-headers: retry-after\r\n\
