@@ -28,7 +28,10 @@ async fn nobody_is_told_what_is_wrong_with_their_token() {
     let unauthorized = |code, message| json("401 Unauthorized", bearer, code, message);
     assert_eq!(
         bench.ask("GET", STREAM, &[]).await,
-        unauthorized("unauthorized", "a token is needed: Authorization: Bearer, or the parameter token")
+        unauthorized(
+            "unauthorized",
+            "a token is needed: Authorization: Bearer, or the parameter token or ticket"
+        )
     );
     let invalid = unauthorized("invalid_token", "the token is not valid");
     assert_eq!(bench.ask("GET", &format!("{STREAM}&token=x"), &[]).await, invalid);
@@ -237,7 +240,9 @@ async fn a_cookie_counts_only_from_an_origin_that_may() {
     let bench = Bench::new().await;
     let cookie = format!("session={}", token("u"));
     let cookie = ("cookie", cookie.as_str());
-    let refused = json("403 Forbidden", "", "origin_not_allowed", "a cookie does not count from this origin");
+    let message =
+        "a cookie does not count from this origin, which http.allowed_origins does not list; a token does";
+    let refused = json("403 Forbidden", "", "origin_not_allowed", message);
     assert_eq!(bench.ask("GET", STREAM, &[cookie, ("origin", "https://evil.example")]).await, refused);
     assert_eq!(bench.ask("GET", STREAM, &[cookie, ("sec-fetch-site", "cross-site")]).await, refused);
     let mut own = bench.open(STREAM, &[cookie, ("origin", "http://walcast.example.com")]).await;
