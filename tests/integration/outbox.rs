@@ -2,7 +2,6 @@
 
 mod cost;
 mod drift;
-mod numbering;
 mod room;
 mod sides;
 mod writers;
@@ -13,7 +12,7 @@ use walcast::cli::{migrate, setup};
 use walcast::config::SourceKind;
 use walcast::postgres::dsn::Dsn;
 
-use crate::bench::app::{Builder, Member, TestApp, configuration, token_with};
+use crate::bench::app::{Builder, TestApp, configuration};
 use crate::bench::http::Request;
 use crate::bench::sse::{Frame, Stream};
 use crate::bench::{eventually, server};
