@@ -10,7 +10,7 @@
 //! - A stream sees the entries of its organization's journal and of `*` that its filter and standing let through,
 //!   each once, in the order of ids; where that can't be proven, a sync comes before anything later.
 //! - A stream's memory is constant: it holds a position, and while it writes one batch.
-//! - No lock is held across an await, and none is held while a waker runs.
+//! - No lock is held across an await, and none is held while a stream's waker runs.
 //!
 //! Beside its journal a room has notices: frames without an id, for who listens now. They yield to the journal.
 //!
@@ -44,7 +44,7 @@ use crate::postgres::Lsn;
 
 pub use filter::Filter;
 pub use handle::StreamHandle;
-pub use lent::{Moment, Outlet, Rest};
+pub use lent::{Outlet, Rest};
 pub use notices::{Notice, NoticeKind};
 pub use pace::Pace;
 pub use seat::EndReason;
@@ -52,7 +52,7 @@ pub use start::Start;
 pub use stream::{Batch, Stream};
 
 use calls::Calls;
-use courier::{Post, Round};
+use courier::Post;
 use room::{Room, RoomState};
 use seat::Seat;
 use stream::Membership;
@@ -304,24 +304,18 @@ impl Hub {
         self.announcements.load(Ordering::Acquire)
     }
 
-    /// Marks room by room, says up to where that was done, and only then calls.
-    fn announce(&self, up_to: Lsn, mark: impl FnOnce(&Rooms, &mut dyn FnMut(&OrganizationId, Calls))) {
+    /// Marks room by room, says up to where that was done, and only then calls streams.
+    fn announce(&self, up_to: Lsn, mark: impl FnOnce(&Rooms, &mut dyn FnMut(Calls<'_>))) {
         self.announcements.fetch_add(1, Ordering::AcqRel);
         let mut groups = Vec::new();
-        let mut posted = false;
-        mark(&self.rooms(), &mut |organization, calls| {
-            if !calls.posted.is_empty() {
-                posted = true;
-                self.post.add(Round { organization: organization.clone(), seats: calls.posted });
-            }
-            if !calls.tasks.is_empty() {
-                groups.push(calls.tasks);
+        mark(&self.rooms(), &mut |calls| {
+            let tasks = calls.done();
+            if !tasks.is_empty() {
+                groups.push(tasks);
             }
         });
         self.announced.store(up_to.as_u64(), Ordering::Release);
-        if posted {
-            self.post.send();
-        }
+        self.post.send();
         // Who is woken first runs first: an organization with a few streams does not wait for one with thousands.
         groups.sort_by_key(Vec::len);
         groups.into_iter().flatten().for_each(Waker::wake);
@@ -336,9 +330,9 @@ impl Listener for Hub {
                 let all = every.then(|| rooms.by_organization.iter());
                 let one = rooms.by_organization.get_key_value(&touched.organization);
                 for (organization, room) in all.into_iter().flatten().chain(one) {
-                    let mut calls = Calls::default();
+                    let mut calls = Calls::new(organization, &self.post);
                     mark(&room.lock(), touched, before, &mut calls);
-                    call(organization, calls);
+                    call(calls);
                 }
             }
         });
@@ -347,16 +341,16 @@ impl Listener for Hub {
     fn reset(&self, start: Lsn) {
         self.announce(start, |rooms, call| {
             for (organization, room) in &rooms.by_organization {
-                let mut calls = Calls::default();
+                let mut calls = Calls::new(organization, &self.post);
                 room.lock().rouse_all(&mut calls);
-                call(organization, calls);
+                call(calls);
             }
         });
     }
 }
 
 /// Marks every stream of a room that may be concerned by what was published from `before` on.
-fn mark(room: &RoomState, touched: &Touched, before: Lsn, calls: &mut Calls) {
+fn mark(room: &RoomState, touched: &Touched, before: Lsn, calls: &mut Calls<'_>) {
     if touched.lost {
         return room.mark_all(before, calls);
     }

@@ -36,8 +36,19 @@ pub fn payload(sequence: u64, nanos: u64) -> String {
 
 /// Its `data`, as long as makes a frame of [`FRAME`] bytes.
 pub fn text(sequence: u64, nanos: u64) -> String {
+    text_beside(0, sequence, nanos)
+}
+
+/// As [`text`], the `event_type` of a row of `device_telemetry`, whose event says more than a tick.
+pub fn text_of_row(sequence: u64, nanos: u64) -> String {
+    const NAMES: usize = "new_telemetry".len() + "telemetry".len() - "tick".len() - "custom".len();
+    const FIELDS: &str = r#"{"deviceId":"d1","deviceName":null,"eventType":,"temperature":null,"humidity":null,"battery":null}"#;
+    text_beside(NAMES + FIELDS.len(), sequence, nanos)
+}
+
+fn text_beside(more: usize, sequence: u64, nanos: u64) -> String {
     let marker = format!("#{sequence}#{nanos}#");
-    let envelope = 127 + 2 * id(sequence).len();
+    let envelope = 127 + 2 * id(sequence).len() + more;
     let padding = FRAME.saturating_sub(envelope + marker.len());
     format!("{marker}{}", ".".repeat(padding))
 }

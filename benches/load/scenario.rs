@@ -98,6 +98,9 @@ impl Scale {
     }
 }
 
+/// An event is a row.
+const INSERT: &str = "insert into device_telemetry (organization_id, device_id, event_type)";
+
 /// A server of numbered events: a peer, or the worker with its database.
 pub enum Server<'a> {
     Peer(Peer),
@@ -139,10 +142,12 @@ impl Server<'_> {
             Self::Peer(peer) => return peer.pace(rate, count).await,
             Self::Walcast { database, last, .. } => (database, last),
         };
+        let insert = database.session.prepare(&format!("{INSERT} values ('o1', 'd1', $1)")).await?;
         pace(rate, count, async |_| {
             *last += 1;
-            let text = marker::text(*last, marker::now_nanos());
-            database.sql(&format!("select walcast.emit('o1', 'tick', to_jsonb('{text}'::text))")).await
+            let text = marker::text_of_row(*last, marker::now_nanos());
+            database.session.execute(&insert, &[&text]).await?;
+            Ok(())
         })
         .await
     }
@@ -154,14 +159,14 @@ impl Server<'_> {
             Self::Walcast { database, last, .. } => (database, last),
         };
         let end = *last + count;
-        let text = marker::text(end, 0);
+        let text = marker::text_of_row(end, marker::now_nanos());
         let padding = ".".repeat(text.len() - text.trim_end_matches('.').len());
         while *last < end {
             let upto = (*last + 100).min(end);
             let (from, nanos) = (*last + 1, marker::now_nanos());
             database
                 .sql(&format!(
-                    "select count(walcast.emit('o1', 'tick', to_jsonb('#' || n || '#{nanos}#{padding}')))
+                    "{INSERT} select 'o1', 'd1', '#' || n || '#{nanos}#{padding}'
                      from generate_series({from}, {upto}) n"
                 ))
                 .await?;

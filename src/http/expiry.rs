@@ -44,11 +44,7 @@ impl Expiry {
 
     /// How long the token is still good; at most a day, after which one has to ask again.
     pub(super) fn remaining(&self) -> Duration {
-        self.remaining_at(SystemTime::now())
-    }
-
-    pub(super) fn remaining_at(&self, now: SystemTime) -> Duration {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Duration::from_secs(self.at()).saturating_sub(now).min(FAR)
     }
 
@@ -85,6 +81,6 @@ pub(super) async fn renew(
     }
     state.recheck.forget(stream.number());
     expiry.set(principal.expires_at);
-    stream.wake();
+    stream.offer_until(principal.expires_at);
     Ok(())
 }

@@ -162,7 +162,7 @@ impl Stream {
             Review::Good(principal) if principal.subject == *self.handle.user() => {
                 if self.expiry.at() != principal.expires_at {
                     self.expiry.set(principal.expires_at);
-                    self.handle.wake();
+                    self.handle.offer_until(principal.expires_at);
                 }
             }
             Review::Good(_) | Review::Over => self.handle.end(EndReason::Expired),

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use memchr::memmem;
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::expiry::Expiry;
 use super::state::{Phase, State};
-use crate::hub::{self, Moment, Outlet, Stream};
+use crate::hub::{self, Outlet, Stream};
 use crate::telemetry::metrics::End;
 
 /// Pieces handed to one write call; the kernel takes up to 1024.
@@ -39,12 +40,18 @@ impl Client {
 }
 
 impl Outlet for Client {
-    fn offer(&self, frames: &[Bytes], now: Moment) -> usize {
-        if self.expiry.remaining_at(now.time).is_zero() {
-            return 0;
-        }
-        // An error is found by the stream's own write.
-        write_some(&self.socket, frames, 0).unwrap_or(0)
+    fn until(&self) -> u64 {
+        self.expiry.at()
+    }
+
+    fn offer(&self, frames: &[Bytes]) -> usize {
+        // Past tokio, which would look up in another place whether the socket was ready last time. An error, or a full
+        // socket, is found by the stream's own write.
+        let one = |piece: &[u8]| Ok(send(&self.socket, piece, SendFlags::empty())?);
+        let many = |pieces: &[IoSlice<'_>]| {
+            Ok(sendmsg(&self.socket, pieces, &mut SendAncillaryBuffer::default(), SendFlags::empty())?)
+        };
+        write_some(frames, 0, one, many).unwrap_or(0)
     }
 }
 
@@ -107,7 +114,10 @@ impl Sink {
         // Since when it has been taking nothing.
         let mut stuck = None;
         while let Some(pieces) = rest.pieces() {
-            match write_some(&self.client.socket, pieces, rest.written) {
+            let socket = &self.client.socket;
+            let one = |piece: &[u8]| socket.try_write(piece);
+            let many = |pieces: &[IoSlice<'_>]| socket.try_write_vectored(pieces);
+            match write_some(pieces, rest.written, one, many) {
                 Ok(written) => {
                     metrics.writes.inc();
                     metrics.bytes_written.inc_by(u64::try_from(written).unwrap_or(u64::MAX));
@@ -255,10 +265,15 @@ impl Remaining {
 }
 
 /// One write call over as many pieces as it takes; `written` bytes of the first are.
-fn write_some(socket: &TcpStream, pieces: &[Bytes], written: usize) -> io::Result<usize> {
+fn write_some(
+    pieces: &[Bytes],
+    written: usize,
+    one: impl FnOnce(&[u8]) -> io::Result<usize>,
+    many: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
+) -> io::Result<usize> {
     let rest_of_first = pieces.first().and_then(|first| first.get(written..)).unwrap_or_default();
     if pieces.len() == 1 {
-        return socket.try_write(rest_of_first);
+        return one(rest_of_first);
     }
     let mut slices = [IoSlice::new(&[]); MAX_PIECES];
     for (slice, piece) in slices.iter_mut().zip(pieces) {
@@ -267,7 +282,7 @@ fn write_some(socket: &TcpStream, pieces: &[Bytes], written: usize) -> io::Resul
     if let Some(first) = slices.first_mut() {
         *first = IoSlice::new(rest_of_first);
     }
-    socket.try_write_vectored(slices.get(..pieces.len().min(MAX_PIECES)).unwrap_or(&slices))
+    many(slices.get(..pieces.len().min(MAX_PIECES)).unwrap_or(&slices))
 }
 
 #[cfg(test)]

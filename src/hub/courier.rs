@@ -37,7 +37,7 @@ const WALK: usize = 32;
 
 /// Streams that it goes to between two chances for other tasks. Where thousands of them wait for their turn, those who open
 /// streams say, few of its own would mean few for long.
-const TURN: usize = 4 * WALK;
+pub(super) const TURN: usize = 4 * WALK;
 
 /// Streams of an organization that something new may concern.
 #[derive(Debug)]
@@ -68,13 +68,23 @@ impl Post {
         queue.push_back(round);
     }
 
+    /// Sends couriers, where there are any.
+    pub(super) fn call(&self) -> bool {
+        let couriers = self.couriers.load(Ordering::SeqCst);
+        // At once as many as have something to do: one that is called by another waits for its thread.
+        let calls = match *self.rounds() {
+            Rounds { ref long, .. } if !long.is_empty() => couriers,
+            Rounds { ref short, .. } if !short.is_empty() => couriers.min(1),
+            _ => 0,
+        };
+        (0..calls).for_each(|_| self.called.notify_one());
+        couriers > 0
+    }
+
     /// Sends couriers, or, where none serves, calls the streams themselves.
     pub(super) fn send(&self) {
-        let couriers = self.couriers.load(Ordering::SeqCst);
-        if couriers > 0 {
-            // At once as many as have something to do: one that is called by another waits for its thread.
-            let calls = if self.rounds().long.is_empty() { 1 } else { couriers };
-            return (0..calls).for_each(|_| self.called.notify_one());
+        if self.call() {
+            return;
         }
         while let Some(round) = self.take() {
             for seat in round.seats {
@@ -256,7 +266,8 @@ impl Walk<'_> {
         if let Some(last) = selected.last_frame {
             let bytes: usize = selected.frames.iter().map(Bytes::len).sum();
             // Who has much to catch up with does so by turns.
-            let written = if bytes < MUCH { lent.outlet.offer(&selected.frames, self.now) } else { 0 };
+            let may = bytes < MUCH && self.now.second < lent.until;
+            let written = if may { lent.outlet.offer(&selected.frames) } else { 0 };
             if written == 0 {
                 return Err(Unusual);
             }

@@ -80,6 +80,14 @@ impl StreamHandle {
         wake(self.seat.take_waker());
     }
 
+    /// From now on nothing is written for it after this second since 1970; it is woken, to find out itself.
+    pub fn offer_until(&self, second: u64) {
+        if let Some(lent) = self.seat.lent().as_mut() {
+            lent.until = second;
+        }
+        self.wake();
+    }
+
     /// From now on, for everything that is not read yet.
     pub fn set_role(&self, role: Option<Arc<str>>) {
         self.change(|control| control.set_role(role));

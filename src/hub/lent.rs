@@ -6,7 +6,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -16,21 +16,27 @@ use crate::journal::Place;
 
 /// The way to one client, for who does not wait for it.
 pub trait Outlet: Debug + Send + Sync {
-    /// Writes of these whole frames what the client takes at once; how many bytes. None of them where something else is
-    /// due first by now, or the client is gone: the stream's own task then finds out which.
-    fn offer(&self, frames: &[Bytes], now: Moment) -> usize;
+    /// From this second since 1970 on nothing may be offered. It is asked whenever a stream begins to wait; what moves it
+    /// later is told by [`StreamHandle::offer_until`](super::StreamHandle::offer_until).
+    fn until(&self) -> u64;
+
+    /// Writes of these whole frames what the client takes at once; how many bytes. None of them where the client is
+    /// gone: the stream's own task then finds that out.
+    fn offer(&self, frames: &[Bytes]) -> usize;
 }
 
 /// About now, read once for many streams: no more than a walk of a courier ago.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    pub instant: Instant,
-    pub time: SystemTime,
+pub(super) struct Moment {
+    pub(super) instant: Instant,
+    /// Seconds since 1970 that are over.
+    pub(super) second: u64,
 }
 
 impl Moment {
     pub(super) fn now() -> Self {
-        Self { instant: Instant::now(), time: SystemTime::now() }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { instant: Instant::now(), second: since.as_secs() }
     }
 }
 
@@ -65,6 +71,8 @@ pub struct Rest {
 pub(super) struct Lent {
     pub(super) progress: Progress,
     pub(super) outlet: Arc<dyn Outlet>,
+    /// The outlet's, kept at hand.
+    pub(super) until: u64,
     /// What the stream has to write before anything else; nothing is brought to it meanwhile.
     pub(super) rest: Option<Box<Rest>>,
 }
@@ -75,8 +83,10 @@ pub(super) struct Waiting<'a>(&'a mut Stream);
 impl<'a> Waiting<'a> {
     pub(super) fn new(stream: &'a mut Stream) -> Self {
         if let Some(outlet) = &stream.outlet {
-            let lent = Lent { progress: stream.progress, outlet: outlet.clone(), rest: None };
-            *stream.membership.seat.lent() = Some(lent);
+            let mut place = stream.membership.seat.lent();
+            // Asked under the lock: who moves it later finds it here.
+            let (until, outlet) = (outlet.until(), outlet.clone());
+            *place = Some(Lent { progress: stream.progress, outlet, until, rest: None });
         }
         Self(stream)
     }

@@ -137,17 +137,17 @@ impl RoomState {
         }
     }
 
-    pub(super) fn mark_all(&self, from: Lsn, calls: &mut Calls) {
+    pub(super) fn mark_all(&self, from: Lsn, calls: &mut Calls<'_>) {
         calls.mark(self.seats.values(), from);
     }
 
     /// Wakes every stream, one that waits its turn too.
-    pub(super) fn rouse_all(&self, calls: &mut Calls) {
+    pub(super) fn rouse_all(&self, calls: &mut Calls<'_>) {
         calls.tasks.extend(self.seats.values().filter_map(|seat| seat.rouse(Lsn::ZERO)));
     }
 
     /// Marks every stream that an entry of `block` may concern.
-    pub(super) fn mark(&self, block: &Block, from: Lsn, calls: &mut Calls) {
+    pub(super) fn mark(&self, block: &Block, from: Lsn, calls: &mut Calls<'_>) {
         if block.labels().iter().any(|label| matches!(label, Label::Sync { .. })) {
             return self.mark_all(from, calls);
         }
@@ -191,12 +191,12 @@ impl RoomState {
         wakers.extend(seats.filter_map(|seat| seat.flag()));
     }
 
-    fn mark_by_label(&self, label: &Label, from: Lsn, calls: &mut Calls) {
+    fn mark_by_label(&self, label: &Label, from: Lsn, calls: &mut Calls<'_>) {
         let seats = self.by_label(label).flat_map(Seats::values);
         calls.mark(seats, from);
     }
 
-    fn mark_by_tag(&self, block: &Block, from: Lsn, calls: &mut Calls) {
+    fn mark_by_tag(&self, block: &Block, from: Lsn, calls: &mut Calls<'_>) {
         for entry in block.entries(0..block.len()) {
             for (name, value) in TagIter::over(entry.tags) {
                 let Some(seats) = self.by_tag.get(&name).and_then(|by_value| by_value.get(value)) else {

@@ -4,13 +4,14 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
 use super::{Count, ROOMY, hub, id, live, open, subscription, sync, tag};
 use crate::catalog::event::{Audience, EventId, SyncReason};
-use crate::hub::{Batch, EndReason, Filter, Hub, Moment, Outlet, Rest, Start, Stream};
+use crate::hub::courier::TURN;
+use crate::hub::{Batch, EndReason, Filter, Hub, Outlet, Rest, Start, Stream};
 use crate::journal::Journals;
 use crate::journal::fixture::{Draft, commit, draft, journals};
 use crate::postgres::Lsn;
@@ -21,11 +22,12 @@ use crate::telemetry::{Metrics, Readiness};
 pub(super) struct Client {
     taken: Mutex<Vec<u8>>,
     room: Mutex<usize>,
+    until: Mutex<u64>,
 }
 
 impl Client {
     pub(super) fn new(room: usize) -> Arc<Self> {
-        Arc::new(Self { taken: Mutex::default(), room: Mutex::new(room) })
+        Arc::new(Self { taken: Mutex::default(), room: Mutex::new(room), until: Mutex::new(u64::MAX) })
     }
 
     fn roomy() -> Arc<Self> {
@@ -34,6 +36,10 @@ impl Client {
 
     pub(super) fn make_room(&self, room: usize) {
         *self.room.lock().unwrap() = room;
+    }
+
+    pub(super) fn set_until(&self, second: u64) {
+        *self.until.lock().unwrap() = second;
     }
 
     /// What the stream's own task writes.
@@ -47,7 +53,11 @@ impl Client {
 }
 
 impl Outlet for Client {
-    fn offer(&self, frames: &[Bytes], _: Moment) -> usize {
+    fn until(&self) -> u64 {
+        *self.until.lock().unwrap()
+    }
+
+    fn offer(&self, frames: &[Bytes]) -> usize {
         let (all, mut room) = (frames.concat(), self.room.lock().unwrap());
         let written = all.len().min(*room);
         *room -= written;
@@ -151,7 +161,10 @@ fn streams_that_take_everything_are_given_the_same_bytes() {
     #[derive(Debug, Default)]
     struct Place(Mutex<Vec<usize>>);
     impl Outlet for Place {
-        fn offer(&self, frames: &[Bytes], _: Moment) -> usize {
+        fn until(&self) -> u64 {
+            u64::MAX
+        }
+        fn offer(&self, frames: &[Bytes]) -> usize {
             self.0.lock().unwrap().extend(frames.iter().map(|frame| frame.as_ptr() as usize));
             frames.iter().map(Bytes::len).sum()
         }
@@ -197,6 +210,30 @@ fn a_stream_whose_client_takes_nothing_has_to_write_itself() {
     });
     assert_eq!(batch, Some(Batch::Frames(bytes(&event.frame()))));
     assert_eq!(cursor, id(21, 0));
+}
+
+#[test]
+fn a_courier_brings_nothing_from_the_second_on_that_ends_the_streams_token() {
+    let (now, event) =
+        (SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(), || draft("a", 20, 1));
+    let left_to_the_stream = Some(Batch::Frames(bytes(&event().frame())));
+    let until = |second: u64| {
+        let client = Client::roomy();
+        client.set_until(second);
+        client
+    };
+    let over = until(now);
+    let (batch, _) = carried(Filter::default(), &over, |journals, _, _| commit(journals, &[event()]));
+    assert_eq!((batch, over.taken()), (left_to_the_stream.clone(), String::new()));
+    let good = until(now + 3600);
+    let (batch, _) = carried(Filter::default(), &good, |journals, _, _| commit(journals, &[event()]));
+    assert_eq!((batch, good.taken()), (None, event().frame()));
+    // Moved while it waits: at once, before its own task has heard of it.
+    let (batch, _) = carried(Filter::default(), &good, |journals, _, handle| {
+        handle.offer_until(now);
+        commit(journals, &[event()]);
+    });
+    assert_eq!((batch, good.taken()), (left_to_the_stream, event().frame()), "nothing more was brought");
 }
 
 #[test]
@@ -270,7 +307,10 @@ fn the_few_are_served_before_the_many() {
     #[derive(Debug)]
     struct Turn(&'static str, Arc<Mutex<Vec<&'static str>>>);
     impl Outlet for Turn {
-        fn offer(&self, frames: &[Bytes], _: Moment) -> usize {
+        fn until(&self) -> u64 {
+            u64::MAX
+        }
+        fn offer(&self, frames: &[Bytes]) -> usize {
             self.1.lock().unwrap().push(self.0);
             frames.iter().map(Bytes::len).sum()
         }
@@ -301,11 +341,17 @@ fn the_few_are_served_before_the_many() {
     assert!(few < 400 && few > 0, "after one turn, not after all: {few}");
 }
 
-const EVENTS: u64 = 3000;
-const STREAMS: u64 = 24;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_client_gets_every_event_once_and_in_order_whoever_writes_it() {
+    stress(24, 3000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn so_do_streams_of_which_couriers_serve_some_while_others_are_being_marked() {
+    stress(TURN as u64 * 3, 200).await;
+}
+
+async fn stress(streams: u64, events: u64) {
     let journals = journals(ROOMY, 10);
     let hub = Hub::new(journals.clone());
     let mut couriers = tokio::task::JoinSet::new();
@@ -318,7 +364,7 @@ async fn every_client_gets_every_event_once_and_in_order_whoever_writes_it() {
         ..draft(if lsn.is_multiple_of(5) { "*" } else { "a" }, lsn, 1)
     };
     let mut readers = tokio::task::JoinSet::new();
-    for number in 0..STREAMS {
+    for number in 0..streams {
         let filtered = number % 3 == 1;
         let filter = if filtered { tag(1, "7") } else { Filter::default() };
         // Some take little at a time, some nothing.
@@ -326,7 +372,7 @@ async fn every_client_gets_every_event_once_and_in_order_whoever_writes_it() {
         let stream = hub.open(subscription("a", filter, Start::Earliest)).await;
         let (mut stream, hub) = (stream.through(client.clone()), hub.clone());
         readers.spawn(async move {
-            let wanted = (20..20 + EVENTS).filter(|lsn| !filtered || lsn % 10 == 7);
+            let wanted = (20..20 + events).filter(|lsn| !filtered || lsn % 10 == 7);
             let expected: String = wanted.map(|lsn| event(lsn).frame()).collect();
             while client.taken().len() < expected.len() {
                 tokio::select! {
@@ -357,7 +403,7 @@ async fn every_client_gets_every_event_once_and_in_order_whoever_writes_it() {
         });
     }
     let writer = tokio::spawn(async move {
-        for lsn in 20..20 + EVENTS {
+        for lsn in 20..20 + events {
             commit(&journals, &[event(lsn)]);
             // Long enough for some streams to wait again.
             if lsn.is_multiple_of(20) {
