@@ -25,6 +25,7 @@ mod lent;
 mod notices;
 mod pace;
 mod room;
+mod rooms;
 mod seat;
 mod select;
 mod start;
@@ -32,7 +33,6 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::task::Waker;
@@ -47,6 +47,7 @@ pub use handle::StreamHandle;
 pub use lent::{Outlet, Rest};
 pub use notices::{Notice, NoticeKind};
 pub use pace::Pace;
+pub use rooms::{Full, Limits};
 pub use seat::EndReason;
 pub use start::Start;
 pub use stream::{Batch, Stream};
@@ -54,6 +55,7 @@ pub use stream::{Batch, Stream};
 use calls::Calls;
 use courier::Post;
 use room::{Room, RoomState};
+use rooms::Rooms;
 use seat::Seat;
 use stream::Membership;
 
@@ -71,25 +73,6 @@ pub struct Subscription {
     pub start: Start,
 }
 
-/// The most streams there may be; 0 is no limit.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Limits {
-    pub streams: u32,
-    /// Of one user in one organization.
-    pub streams_per_user: u32,
-    /// Who has as many makes room for a new one by the oldest of their own; else the new one is refused.
-    pub evict_oldest: bool,
-}
-
-/// Which limit is met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
-    #[error("the most streams are open")]
-    Streams,
-    #[error("the most streams of this user in this organization are open")]
-    User,
-}
-
 /// All live streams.
 #[derive(Debug)]
 pub struct Hub {
@@ -101,14 +84,6 @@ pub struct Hub {
     announcements: AtomicU64,
     post: Post,
     patience: Duration,
-}
-
-#[derive(Debug, Default)]
-struct Rooms {
-    /// Organizations with streams.
-    by_organization: HashMap<OrganizationId, Arc<Room>>,
-    streams: usize,
-    next_number: u64,
 }
 
 impl Hub {
@@ -149,24 +124,14 @@ impl Hub {
         limits: Limits,
     ) -> Result<Stream, Full> {
         let Subscription { organization, user, role, filter, start } = subscription;
-        let mut evicted = Vec::new();
-        let membership = {
+        let (membership, evicted) = {
             let mut rooms = self.rooms_mut();
-            let met = |limit: u32, count: usize| limit > 0 && count >= limit as usize;
-            if met(limits.streams, rooms.streams) {
-                return Err(Full::Streams);
-            }
-            if let Some(room) = rooms.by_organization.get(&organization) {
-                let room = room.lock();
-                match met(limits.streams_per_user, room.count_of_user(&user)) {
-                    true if !limits.evict_oldest => return Err(Full::User),
-                    true => room.evict(&user, limits.streams_per_user as usize, &mut evicted),
-                    false => {}
-                }
-            }
-            self.enter(&mut rooms, organization, user.into(), role, filter)
+            let evicted = rooms.make_room(&organization, &user, limits)?;
+            let membership = self.enter(&mut rooms, organization, user.into(), role, filter);
+            rooms.may_make_room(&membership.seat, limits);
+            (membership, evicted)
         };
-        evicted.into_iter().for_each(Waker::wake);
+        evicted.iter().filter_map(|seat| seat.rouse(Lsn::ZERO)).for_each(Waker::wake);
         Ok(self.start(membership, start).await)
     }
 
@@ -274,7 +239,7 @@ impl Hub {
 
     fn leave(&self, organization: &OrganizationId, room: &Room, seat: &Seat) {
         let mut rooms = self.rooms_mut();
-        rooms.streams = rooms.streams.saturating_sub(1);
+        rooms.left(seat);
         let mut state = room.lock();
         let filter = seat.control().newest_filter().clone();
         state.remove(seat, &filter);

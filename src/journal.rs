@@ -41,7 +41,7 @@ pub(crate) use log::Run;
 pub(crate) use read::{Runs, Snapshot};
 pub use writer::Touched;
 
-use log::Log;
+use log::{Floor, Log};
 use writer::{Lookup, Writer, give_back};
 
 /// The state that all journals share.
@@ -58,6 +58,8 @@ pub struct View {
     pub window_start: Lsn,
     /// Where this history began: until the window has moved on from here, all of it is kept.
     pub origin: Lsn,
+    /// In ms since 1970: what committed before was given up for its age, or is of another history.
+    pub known_from: i64,
 }
 
 /// Hears of what was published. Called by the publisher in order, after readers can see it; must be quick and must
@@ -84,7 +86,7 @@ pub struct Journals {
 struct Directory {
     view: View,
     /// The floor of organizations that are not in `logs`.
-    base: Place,
+    base: Floor,
     logs: HashMap<OrganizationId, Arc<Log>>,
     every: Arc<Log>,
 }
@@ -100,6 +102,7 @@ impl Journals {
             visible: None,
             window_start: Lsn::ZERO,
             origin: Lsn::ZERO,
+            known_from: i64::MIN,
         };
         let (writer, directory) = fresh(max_memory, view);
         Arc::new(Self {
@@ -112,11 +115,20 @@ impl Journals {
     }
 
     /// Drops everything, published or not, and starts a history at `start`. Every stream is told before anything
-    /// else. What [`set_visible`](Self::set_visible) said is forgotten.
-    pub fn reset(&self, epoch: Epoch, start: Lsn) {
+    /// else. What [`set_visible`](Self::set_visible) said is forgotten. `known_from`: when the history begins, in ms since
+    /// 1970, so that what committed earlier may be missing; `i64::MIN` where there was none before.
+    pub fn reset(&self, epoch: Epoch, start: Lsn, known_from: i64) {
         let mut writer = self.writer();
         let generation = self.view().generation + 1;
-        let view = View { generation, epoch, head: start, visible: None, window_start: start, origin: start };
+        let view = View {
+            generation,
+            epoch,
+            head: start,
+            visible: None,
+            window_start: start,
+            origin: start,
+            known_from,
+        };
         let (new_writer, new_directory) = fresh(self.max_memory, view);
         // Freed after the lock: there may be much.
         let old = std::mem::replace(&mut *self.directory_mut(), new_directory);
@@ -168,6 +180,7 @@ impl Journals {
             let mut directory = self.directory_mut();
             let start = lsn.min(directory.view.head).max(directory.view.window_start);
             directory.view.window_start = start;
+            directory.view.known_from = directory.view.known_from.max(commit_millis);
             start
         };
         writer.evict_before(commit_millis, lsn, self);
@@ -280,7 +293,7 @@ impl Lookup for Journals {
         self.directory_mut().logs.insert(organization.clone(), log.clone());
     }
 
-    fn raise_base(&self, floor: Place) {
+    fn raise_base(&self, floor: Floor) {
         let mut directory = self.directory_mut();
         directory.base = directory.base.max(floor);
     }
@@ -300,7 +313,7 @@ impl std::fmt::Debug for Journals {
 
 /// A history without entries that starts at the view's head.
 fn fresh(max_memory: u64, view: View) -> (Writer, Directory) {
-    let base = (view.head, 0);
+    let base = Floor { place: (view.head, 0), millis: None };
     let every = Arc::new(Log::new(base));
     let mut writer = Writer::new(max_memory, base);
     writer.adopt_every(every.clone());

@@ -100,7 +100,7 @@ fn read(bencher: Bencher<'_, '_>, filter: &Filter) {
 
 fn journals() -> Arc<Journals> {
     let journals = Journals::new(64 << 20);
-    journals.reset(given::EPOCH, Lsn::new(1));
+    journals.reset(given::EPOCH, Lsn::new(1), i64::MIN);
     journals
 }
 

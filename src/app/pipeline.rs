@@ -30,7 +30,7 @@ use super::watch::Signals;
 use crate::catalog::{Compiled, Mapper};
 use crate::journal::Journals;
 use crate::mirror::Mirror;
-use crate::postgres::{Dsn, Lsn};
+use crate::postgres::{Dsn, Lsn, PgTimestamp};
 use crate::source::{
     Backoff, Change, Changes, ErrorKind, Identity, Part, ResetReason, Source, SourceItem, Transaction,
     Visibility,
@@ -152,13 +152,14 @@ impl Pipeline {
             SourceItem::Connected { identity, start } => {
                 self.parts.readiness.mend(SOURCE);
                 if self.identity.is_none() {
-                    return Ok(self.begin_history(identity, start).await);
+                    return Ok(self.begin_history(identity, start, i64::MIN).await);
                 }
                 self.parts.metrics.reconnects.inc();
                 self.admit();
             }
             SourceItem::Reset { identity, start, .. } => {
-                return Ok(self.begin_history(identity, start).await);
+                let now = PgTimestamp::now().unix_millis();
+                return Ok(self.begin_history(identity, start, now).await);
             }
             SourceItem::Disconnected { kind, standby, error, retry_in } => {
                 tracing::warn!(error, retry_in_ms = retry_in.as_millis(), "the source is away");
@@ -168,12 +169,18 @@ impl Pipeline {
         Ok(Ok(()))
     }
 
-    /// Nothing of before counts: ids begin anew, and the mirror is read from the database.
-    async fn begin_history(&mut self, identity: Identity, start: Lsn) -> Result<(), Stopped> {
+    /// Nothing of before counts: ids begin anew, and the mirror is read from the database. What committed before
+    /// `known_from` (ms since 1970) may be missing.
+    async fn begin_history(
+        &mut self,
+        identity: Identity,
+        start: Lsn,
+        known_from: i64,
+    ) -> Result<(), Stopped> {
         let epoch = epoch(&identity, self.parts.source.kind().as_str(), self.compiled.fingerprint());
         self.parts.readiness.enter(Phase::Starting);
         self.parts.mapper.set_epoch(epoch);
-        self.parts.journals.reset(epoch, start);
+        self.parts.journals.reset(epoch, start, known_from);
         self.parts.visibility.reset(start);
         self.identity = Some(identity);
         tracing::info!(%epoch, %start, "history begins");

@@ -29,7 +29,7 @@ use super::stream_head;
 use super::view::View;
 use crate::access::{Claim, Membership, Principal, TokenError};
 use crate::catalog::OrganizationId;
-use crate::hub::{Filter, Full, Pace, Start, StreamHandle, Subscription};
+use crate::hub::{self, Filter, Full, Pace, Start, StreamHandle, Subscription};
 use crate::postgres::Lsn;
 use crate::presence;
 
@@ -167,20 +167,25 @@ impl Judged {
             return Err(BUSY);
         }
         let address = counted(state.proxies.client(peer, headers));
-        let permit = state.limits.admit(address)?;
+        let mut permit = state.limits.admit(address).map_err(|AddressFull| {
+            let most = state.limits.streams_per_address;
+            Refusal::full(format!("your address has as many streams open as one may: {most}"))
+        })?;
         let membership = self.membership(state)?;
         let subscription = self.subscription(&membership);
         // The last that can refuse by itself: a ticket is not lost to what would pass.
         if let Some(ticket) = self.ticket {
             state.services.authenticator.tickets().redeem(ticket)?;
         }
-        let stream = state.services.hub.open_within(subscription, state.stream_limits).await?;
+        let stream = state.services.hub.open_within(subscription, state.stream_limits).await;
+        let stream = stream.map_err(|full| too_many(full, state.stream_limits))?;
         let stream = match endpoint.live {
             // Its events are not sent.
             Some(_) => stream,
             None => stream.paced(Pace::new(state.events_per_minute, self.parameters.interval)),
         };
         let membership = self.settle(state, &stream.handle())?;
+        permit.hold(&stream.handle());
 
         // Finding the place may have taken a moment.
         if self.principal.remaining(SystemTime::now()).is_zero() {
@@ -213,17 +218,12 @@ pub(super) fn names_presence(channels: Option<&BTreeSet<Arc<str>>>) -> bool {
     channels.is_some_and(|names| names.contains(presence::CHANNEL))
 }
 
-impl From<Full> for Refusal {
-    fn from(full: Full) -> Self {
-        Self::full(match full {
-            Full::User => "you have too many streams open in this organization",
-            Full::Streams => "the worker has too many streams open",
-        })
-    }
-}
-
-impl From<AddressFull> for Refusal {
-    fn from(AddressFull: AddressFull) -> Self {
-        Self::full("your address has too many streams open")
-    }
+fn too_many(full: Full, limits: hub::Limits) -> Refusal {
+    Refusal::full(match full {
+        Full::User => {
+            let most = limits.streams_per_user;
+            format!("you have as many streams open in this organization as one user may: {most}")
+        }
+        Full::Streams => "the worker has as many streams open as it may".to_owned(),
+    })
 }

@@ -5,7 +5,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -18,7 +18,7 @@ const MAX_AGE: &str = "600";
 
 /// The headers of every answer to a request with these headers.
 pub(super) fn headers(origins: &Origins, request: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = vec![(VARY, HeaderValue::from_name(ORIGIN))];
+    let mut headers = vec![(VARY, HeaderValue::from_static("Origin"))];
     if let Some(origin) = origins.listed(request) {
         headers.push((ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
         headers.push((ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true")));

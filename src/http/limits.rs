@@ -1,20 +1,27 @@
 //! How many streams an address may have open, and how fast streams may open. Per process.
 //!
-//! What users and all together may have open is the hub's to count: it knows every stream.
+//! What users and all together may have open is the hub's to count: it knows every stream. Where the oldest makes room, a
+//! place is given out beyond the limit, and the oldest is ended once the new stream is open: who fails to open one pushes
+//! nobody out.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config;
+use crate::config::{self, WhenFull};
+use crate::hub::{EndReason, StreamHandle};
+
+/// Places of an address beyond its limit, for who is being let in while the oldest end.
+const ENDING: u32 = 16;
 
 /// Who counts against which limit; 0 is none.
 #[derive(Debug)]
 pub(super) struct Limits {
-    streams_per_address: u32,
-    addresses: Mutex<HashMap<IpAddr, u32>>,
+    pub(super) streams_per_address: u32,
+    evict_oldest: bool,
+    addresses: Mutex<HashMap<IpAddr, Places>>,
     opens: Mutex<Bucket>,
 }
 
@@ -22,17 +29,28 @@ pub(super) struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AddressFull;
 
+/// What an address has.
+#[derive(Debug, Default)]
+struct Places {
+    taken: u32,
+    /// By age, those that would make room, where streams do.
+    streams: BTreeMap<u64, StreamHandle>,
+}
+
 /// An open stream's place; dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Permit {
     limits: Arc<Limits>,
     address: IpAddr,
+    /// The number of its stream, once that may make room.
+    stream: Option<u64>,
 }
 
 impl Limits {
     pub(super) fn new(configured: &config::Limits) -> Arc<Self> {
         Arc::new(Self {
             streams_per_address: configured.streams_per_address,
+            evict_oldest: configured.when_full == WhenFull::EvictOldest,
             addresses: Mutex::default(),
             opens: Mutex::new(Bucket::new(configured.opens_per_second, Instant::now())),
         })
@@ -46,27 +64,57 @@ impl Limits {
     /// Takes one of the address's places.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, AddressFull> {
         let mut addresses = self.addresses();
-        let open = addresses.entry(address).or_default();
-        if self.streams_per_address != 0 && *open >= self.streams_per_address {
+        let places = addresses.entry(address).or_default();
+        let most = self.streams_per_address.saturating_add(if self.evict_oldest { ENDING } else { 0 });
+        if self.streams_per_address != 0 && places.taken >= most {
             return Err(AddressFull);
         }
-        *open += 1;
-        Ok(Permit { limits: Arc::clone(self), address })
+        places.taken += 1;
+        Ok(Permit { limits: Arc::clone(self), address, stream: None })
     }
 
-    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, Places>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut open) = self.limits.addresses().entry(self.address) {
-            *open.get_mut() -= 1;
-            // Who has none left takes no memory.
-            if *open.get() == 0 {
-                open.remove();
+        if let Entry::Occupied(mut entry) = self.limits.addresses().entry(self.address) {
+            let places = entry.get_mut();
+            places.taken = places.taken.saturating_sub(1);
+            if let Some(number) = self.stream {
+                places.streams.remove(&number);
             }
+            // Who has none left takes no memory.
+            if places.taken == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
+impl Permit {
+    /// The place is this stream's. If the address has too many by now, its oldest end.
+    pub(super) fn hold(&mut self, stream: &StreamHandle) {
+        if !self.limits.evict_oldest || self.limits.streams_per_address == 0 {
+            return;
+        }
+        let mut evicted = Vec::new();
+        if let Some(places) = self.limits.addresses().get_mut(&self.address) {
+            self.stream = Some(stream.number());
+            places.streams.insert(stream.number(), stream.clone());
+            let most = self.limits.streams_per_address as usize;
+            if places.streams.len() > most {
+                // Who is ending for another reason makes room too.
+                places.streams.retain(|_, stream| !stream.is_ending());
+            }
+            while places.streams.len() > most {
+                evicted.extend(places.streams.pop_first());
+            }
+        }
+        for (_, oldest) in evicted {
+            oldest.end(EndReason::Evicted);
         }
     }
 }
@@ -125,7 +173,7 @@ mod tests {
     fn zero_is_no_limit() {
         let limits = limits(0);
         let permits: Vec<_> = (0..50).map(|_| limits.admit(IpAddr::from([10, 0, 0, 1])).unwrap()).collect();
-        assert_eq!(limits.addresses().values().sum::<u32>(), 50);
+        assert_eq!(limits.addresses().values().map(|places| places.taken).sum::<u32>(), 50);
         drop(permits);
         let mut bucket = Bucket::new(0, Instant::now());
         assert!((0..1000).all(|_| bucket.take(Instant::now())));

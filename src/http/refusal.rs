@@ -61,8 +61,11 @@ impl Refusal {
         Self::fixed(StatusCode::URI_TOO_LONG, "uri_too_long", "the path and query have more than 8192 bytes");
     pub(super) const FORBIDDEN: Self =
         Self::fixed(StatusCode::FORBIDDEN, "forbidden", "you may not read this, or it does not exist");
-    pub(super) const ORIGIN: Self =
-        Self::fixed(StatusCode::FORBIDDEN, "origin_not_allowed", "a cookie does not count from this origin");
+    pub(super) const ORIGIN: Self = Self::fixed(
+        StatusCode::FORBIDDEN,
+        "origin_not_allowed",
+        "a cookie does not count from this origin, which http.allowed_origins does not list; a token does",
+    );
     /// Also for somebody else's: which there are is nobody's business.
     pub(super) const NO_STREAM: Self =
         Self::fixed(StatusCode::NOT_FOUND, "not_found", "you have no open stream of this id");
@@ -102,8 +105,8 @@ impl Refusal {
     }
 
     /// A limit is met; `message` says which.
-    pub(super) const fn full(message: &'static str) -> Self {
-        Self::fixed(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", message)
+    pub(super) fn full(message: String) -> Self {
+        Self::of(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", message)
     }
 
     /// The worker can't serve it now; `code` is a word of readiness, or why.
@@ -157,7 +160,7 @@ impl From<CredentialError> for Refusal {
             CredentialError::Missing => Self::fixed(
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
-                "a token is needed: Authorization: Bearer, or the parameter token",
+                "a token is needed: Authorization: Bearer, or the parameter token or ticket",
             ),
             CredentialError::Unusable => Self::from(TokenError::Malformed),
         }
@@ -173,6 +176,11 @@ impl From<TokenError> for Refusal {
             TokenError::Unavailable(_) => {
                 Self::transient("credentials", "the worker can't judge credentials of this kind now")
             }
+            TokenError::Used | TokenError::TicketOnly => Self::fixed(
+                StatusCode::UNAUTHORIZED,
+                "invalid_token",
+                "a ticket opens one stream and nothing else: ask for another one",
+            ),
             // What is wrong with a token helps only who forges one.
             _ => Self::fixed(StatusCode::UNAUTHORIZED, "invalid_token", "the token is not valid"),
         }

@@ -159,6 +159,15 @@ impl State {
         self.services.emitter.get().ok_or(STARTING)
     }
 
+    /// Whether memberships are known, be they of a while ago.
+    pub(super) fn check_informed(&self) -> Result<(), Refusal> {
+        match self.services.readiness.snapshot().state() {
+            Standing::Starting => Err(STARTING),
+            Standing::Standby => Err(STANDBY),
+            Standing::Ready | Standing::Degraded | Standing::SourceDown | Standing::Draining => Ok(()),
+        }
+    }
+
     /// Whether somebody new may be let in now.
     pub(super) fn check_open(&self) -> Result<(), Refusal> {
         if *self.phase.borrow() != Phase::Serving {
@@ -167,7 +176,7 @@ impl State {
         let snapshot = self.services.readiness.snapshot();
         match snapshot.state() {
             Standing::Starting => Err(STARTING),
-            Standing::Standby => Err(Refusal::transient("standby", "another worker is serving")),
+            Standing::Standby => Err(STANDBY),
             Standing::Draining => Err(DRAINING),
             Standing::SourceDown if snapshot.source_away().is_some_and(|away| away > self.max_staleness) => {
                 Err(Refusal::transient(
@@ -185,4 +194,5 @@ fn refused(credential: &Credential<'_>, error: &TokenError) {
 }
 
 const STARTING: Refusal = Refusal::transient("starting", "the worker is starting");
+const STANDBY: Refusal = Refusal::transient("standby", "another worker is serving");
 const DRAINING: Refusal = Refusal::transient("draining", "the worker is stopping");

@@ -90,6 +90,7 @@ async fn try_stats(state: &State, request: &Parts) -> Result<Stats, Refusal> {
     let memberships = state.memberships()?;
     let oversees_all = principal.has_scope(STATS_SCOPE);
     if !oversees_all && memberships.are_mirrored() {
+        state.check_informed()?;
         // Who was made a member just now sees their organization, and who was one until just now does not. A worker that
         // can't come so far tells what it knows.
         state.services.visibility.visible().await;

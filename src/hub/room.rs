@@ -87,14 +87,15 @@ impl RoomState {
         self.users.get(user).into_iter().flatten().filter_map(|number| self.seats.get(number))
     }
 
-    /// Ends the user's oldest streams, so that fewer than `limit` go on.
-    pub(super) fn evict(&self, user: &str, limit: usize, wakers: &mut Vec<Waker>) {
-        let going_on: Vec<_> = self.of_user(user).filter(|seat| seat.control().end.is_none()).collect();
-        let too_many = (going_on.len() + 1).saturating_sub(limit);
-        for seat in going_on.into_iter().take(too_many) {
+    /// Ends the user's oldest streams, so that fewer than `limit` go on. They are to be woken.
+    pub(super) fn evict(&self, user: &str, limit: usize) -> Vec<Arc<Seat>> {
+        let mut going_on: Vec<_> =
+            self.of_user(user).filter(|seat| seat.control().end.is_none()).cloned().collect();
+        going_on.truncate((going_on.len() + 1).saturating_sub(limit));
+        for seat in &going_on {
             seat.control().end.get_or_insert(EndReason::Evicted);
-            wakers.extend(seat.rouse(Lsn::ZERO));
         }
+        going_on
     }
 
     pub(super) fn index(&mut self, seat: &Arc<Seat>, filter: &Filter) {

@@ -75,7 +75,7 @@ impl Draft {
 /// Journals whose history starts at `start`.
 pub(crate) fn journals(max_memory: u64, start: u64) -> Arc<Journals> {
     let journals = Journals::new(max_memory);
-    journals.reset(EPOCH, Lsn::new(start));
+    journals.reset(EPOCH, Lsn::new(start), i64::MIN);
     journals
 }
 

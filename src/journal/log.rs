@@ -62,9 +62,15 @@ struct State {
     blocks: VecDeque<Arc<Block>>,
 }
 
+impl Floor {
+    /// What covers both.
+    pub(super) fn max(self, other: Self) -> Self {
+        Self { place: self.place.max(other.place), millis: self.millis.max(other.millis) }
+    }
+}
+
 impl Log {
-    pub(super) fn new(floor: Place) -> Self {
-        let floor = Floor { place: floor, millis: None };
+    pub(super) fn new(floor: Floor) -> Self {
         Self { state: RwLock::new(State { floor, blocks: VecDeque::new() }) }
     }
 

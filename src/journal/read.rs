@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::View;
 use super::block::Place;
-use super::log::{BelowFloor, Log, Portion, Run};
+use super::log::{BelowFloor, Floor, Log, Portion, Run};
 use crate::catalog::event::EventId;
 use crate::postgres::Lsn;
 
@@ -13,7 +13,7 @@ use crate::postgres::Lsn;
 pub(crate) struct Snapshot {
     pub(crate) view: View,
     /// The floor of an organization that has no log.
-    pub(super) base: Place,
+    pub(super) base: Floor,
     pub(super) own: Option<Arc<Log>>,
     pub(super) every: Arc<Log>,
 }
@@ -29,13 +29,13 @@ pub(crate) struct Runs {
 impl Snapshot {
     /// A place below this can't be resumed.
     pub(crate) fn floor(&self) -> Place {
-        self.own_floor().max(self.every.floor().place)
+        self.own_floor().place.max(self.every.floor().place)
     }
 
     /// Whether the transaction of this id is one that the organization saw, or the very last one it has lost.
     pub(crate) fn names(&self, id: EventId) -> bool {
         let place = id.place();
-        place == self.own_floor()
+        place == self.own_floor().place
             || place == self.every.floor().place
             || self.own.as_ref().is_some_and(|log| log.names(id.commit_lsn))
             || self.every.names(id.commit_lsn)
@@ -54,10 +54,10 @@ impl Snapshot {
         own.into_iter().chain(self.every.since(millis)).min().filter(|lsn| *lsn < self.view.head)
     }
 
-    /// Whether an entry that committed at `millis` or later is known to be evicted.
+    /// Whether something that committed at `millis` or later may be missing: it was evicted, or this history began later.
     pub(crate) fn lost_since(&self, millis: i64) -> bool {
-        let lost = |log: &Arc<Log>| log.floor().millis.is_some_and(|time| time >= millis);
-        self.own.as_ref().is_some_and(lost) || lost(&self.every)
+        let lost = |floor: Floor| floor.millis.is_some_and(|time| time >= millis);
+        millis < self.view.known_from || lost(self.own_floor()) || lost(self.every.floor())
     }
 
     /// Entries after `after` of commits below `below` (at most the head): some, then no more than about
@@ -66,7 +66,7 @@ impl Snapshot {
         let below = below.min(self.view.head);
         let own = match &self.own {
             Some(log) => log.read(after, below, max_weight)?,
-            None if after < self.base => return Err(BelowFloor),
+            None if after < self.base.place => return Err(BelowFloor),
             None => Portion { runs: Vec::new(), covered: (below, 0) },
         };
         let every = self.every.read(after, below, max_weight)?;
@@ -77,8 +77,8 @@ impl Snapshot {
         Ok(Runs { runs: merge(own.runs, every.runs, covered), covered })
     }
 
-    fn own_floor(&self) -> Place {
-        self.own.as_ref().map_or(self.base, |log| log.floor().place)
+    fn own_floor(&self) -> Floor {
+        self.own.as_ref().map_or(self.base, |log| log.floor())
     }
 }
 

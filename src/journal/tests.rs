@@ -241,7 +241,7 @@ fn a_reset_starts_an_empty_history() {
     let before = snapshot(&journals, "a");
     assert!(draft("a", 30, 1).append(&journals));
     journals.set_visible(Lsn::new(15));
-    journals.reset(Epoch::new(8), Lsn::new(5));
+    journals.reset(Epoch::new(8), Lsn::new(5), i64::MIN);
     assert_eq!(before.read((Lsn::new(10), 0), Lsn::MAX, usize::MAX).unwrap().runs.len(), 1);
     let view = journals.view();
     assert_eq!((view.epoch, view.head, view.visible), (Epoch::new(8), Lsn::new(5), None));

@@ -65,7 +65,7 @@ pub struct Touched {
 pub(super) trait Lookup {
     fn insert(&self, organization: &OrganizationId, log: &Arc<Log>);
     /// From now on the floor of organizations that are not known is at least this.
-    fn raise_base(&self, floor: Place);
+    fn raise_base(&self, floor: Floor);
     /// Forgets an organization without content. Its floor was raised over before, so that at any time a reader that
     /// finds no log finds a floor that covers it.
     fn forget(&self, organization: &OrganizationId);
@@ -83,13 +83,13 @@ pub(super) struct Writer {
     spare: Vec<Builder>,
     scratch: Builder,
     /// The floor of organizations without a slot.
-    base: Place,
-    /// The greatest place evicted of organizations that were forgotten before it could be published.
-    lost: Option<Place>,
+    base: Floor,
+    /// The greatest floor of organizations that were forgotten before what they lost could be published.
+    lost: Option<Floor>,
 }
 
 impl Writer {
-    pub(super) fn new(max_memory: u64, start: Place) -> Self {
+    pub(super) fn new(max_memory: u64, start: Floor) -> Self {
         Self {
             max_memory,
             bytes: 0,
@@ -123,13 +123,13 @@ impl Writer {
     pub(super) fn adopt_every(&mut self, log: Arc<Log>) {
         let every = OrganizationId::new(OrganizationId::EVERY);
         self.bytes += LOG_COST;
-        self.slots.insert(every.clone(), Slot::new(every, log, self.base));
+        self.slots.insert(every.clone(), Slot::new(every, log, self.base.place));
     }
 
     /// False: not after the last entry of its organization, or too large for any block.
     pub(super) fn append(&mut self, event: &Event<'_>, lookup: &impl Lookup) -> bool {
         let place = event.id.place();
-        if !Builder::accepts(event) || place <= self.base {
+        if !Builder::accepts(event) || place <= self.base.place {
             return false;
         }
         if !self.slots.contains_key(event.organization) {
@@ -137,10 +137,9 @@ impl Writer {
             let log = Arc::new(Log::new(self.base));
             lookup.insert(&organization, &log);
             self.bytes += LOG_COST;
-            let mut slot = Slot::new(organization.clone(), log, self.base);
-            if let Some(place) = self.lost {
+            let mut slot = Slot::new(organization.clone(), log, self.base.place);
+            if let Some(floor) = self.lost {
                 // What was lost may be of this very organization.
-                let floor = Floor { place, millis: Some(event.commit_millis) };
                 self.touched.push(organization.clone());
                 slot.pending = Some(Box::new(Pending { lost: Some(floor), ..Pending::default() }));
             }
@@ -176,12 +175,12 @@ impl Writer {
     /// Moves what was appended into the logs, where the head that is stored next makes it seen.
     pub(super) fn publish(&mut self, lookup: &impl Lookup) -> Vec<Touched> {
         let mut published = Vec::with_capacity(self.touched.len());
-        if let Some(place) = self.lost.take() {
-            self.base = self.base.max(place);
+        if let Some(floor) = self.lost.take() {
+            self.base = self.base.max(floor);
             lookup.raise_base(self.base);
             // Whose it was is not known any more: everybody looks at the floor.
             let organization = OrganizationId::new(OrganizationId::EVERY);
-            published.push(Touched { organization, last: place.0, blocks: Vec::new(), lost: true });
+            published.push(Touched { organization, last: floor.place.0, blocks: Vec::new(), lost: true });
         }
         for organization in std::mem::take(&mut self.touched) {
             let Some(slot) = self.slots.get_mut(&organization) else {
@@ -238,8 +237,8 @@ impl Writer {
                 let freed = self.slots.get_mut(&organization).map_or(0, Slot::evict_oldest);
                 self.bytes = self.bytes.saturating_sub(freed);
                 self.file(&organization);
-            } else if let Some((floor, organization)) = self.idle.pop_first() {
-                self.forget(&organization, floor, lookup);
+            } else if let Some((_, organization)) = self.idle.pop_first() {
+                self.forget(&organization, lookup);
             } else {
                 break;
             }
@@ -264,11 +263,11 @@ impl Writer {
         }
         while let Some((floor, organization)) = self.idle.first().cloned() {
             let time = self.slots.get(&organization).and_then(|slot| slot.log.floor().millis);
-            if floor > self.base && !old(floor.0, time.unwrap_or(i64::MAX)) {
+            if floor > self.base.place && !old(floor.0, time.unwrap_or(i64::MAX)) {
                 break;
             }
             self.idle.pop_first();
-            self.forget(&organization, floor, lookup);
+            self.forget(&organization, lookup);
         }
     }
 
@@ -279,14 +278,17 @@ impl Writer {
         self.slots.values().map(|slot| LOG_COST + slot.log.count().0 + pending(slot)).sum()
     }
 
-    fn forget(&mut self, organization: &OrganizationId, floor: Place, lookup: &impl Lookup) {
-        self.base = self.base.max(floor);
+    fn forget(&mut self, organization: &OrganizationId, lookup: &impl Lookup) {
+        if let Some(slot) = self.slots.get(organization) {
+            self.base = self.base.max(slot.log.floor());
+        }
         lookup.raise_base(self.base);
         lookup.forget(organization);
         if let Some(slot) = self.slots.remove(organization) {
             give_back(&mut self.slots);
             self.bytes = self.bytes.saturating_sub(LOG_COST);
-            self.lost = self.lost.max(slot.pending.and_then(|pending| pending.lost).map(|floor| floor.place));
+            let lost = slot.pending.and_then(|pending| pending.lost);
+            self.lost = [self.lost, lost].into_iter().flatten().reduce(Floor::max);
         }
     }
 

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
+use walcast::config::WhenFull;
 
-use crate::bench::app::{JWT_SECRET, TestApp, token_with};
+use crate::bench::app::{JWT_SECRET, Member, TestApp, token_with};
 use crate::bench::eventually;
 use crate::bench::http::Request;
 use crate::bench::proxy::proxied;
 use crate::bench::server;
-use crate::bench::sse::Stream;
+use crate::bench::sse::{Frame, Stream};
 
 fn key_file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/access/authenticator/fixtures").join(name)
@@ -199,6 +200,46 @@ async fn limits_are_429_with_a_time_to_come_back() {
     assert_eq!(refused.head.header("content-type"), Some("application/json"));
     assert!(refused.head.header("retry-after").is_some_and(|after| after.parse::<u64>().is_ok()));
     assert_eq!(Stream::open(app.address, from("10.0.0.2")).await.head.status, 200);
+}
+
+#[tokio::test]
+async fn the_oldest_stream_of_a_full_address_makes_room_whoever_asks() {
+    let app = TestApp::builder()
+        .config(|config| {
+            config.limits.streams_per_address = 2;
+            config.limits.when_full = WhenFull::EvictOldest;
+            config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
+        })
+        .start()
+        .await;
+    let (one, two) = (app.member("o1", "u1", "admin").await, app.member("o2", "u2", "admin").await);
+    let from = async |member: &Member, client: &str| {
+        eventually("a stream is let in", || async {
+            let request = Request::get(TestApp::target(member, "")).bearer(&member.token);
+            let mut stream = Stream::open(app.address, request.header("X-Forwarded-For", client)).await;
+            if stream.head.status != 200 {
+                return None;
+            }
+            (stream.data().await.event_type()? == "connected").then_some(stream)
+        })
+        .await
+    };
+    let mut elsewhere = from(&one, "10.0.0.2").await;
+    let mut oldest = from(&one, "10.0.0.1").await;
+    let mut second = from(&one, "10.0.0.1").await;
+    let mut third = from(&two, "10.0.0.1").await;
+    let farewell = oldest.rest().await;
+    assert_eq!(
+        farewell.last().and_then(Frame::event_type).as_deref(),
+        Some("stream.evicted"),
+        "{farewell:?}"
+    );
+    for organization in ["o1", "o2"] {
+        app.sql(&format!("select walcast.emit('{organization}', 'done', '1')")).await;
+    }
+    for stream in [&mut elsewhere, &mut second, &mut third] {
+        assert_eq!(stream.event().await.event_type().as_deref(), Some("done"));
+    }
 }
 
 #[tokio::test]

@@ -75,6 +75,7 @@ over_the_outbox! {
         an_id_that_left_a_full_window_is_history_expired_until_the_client_has_the_syncs_own
         an_id_inside_the_window_that_names_no_transaction_is_history_reset
         since_starts_at_a_duration_at_an_id_and_at_the_earliest
+        since_longer_ago_than_the_window_reaches_is_history_expired_and_then_what_is_kept
     }
     canary {
         streams_readiness_and_metric_tell_a_network_that_swallows_everything_and_that_it_is_back

@@ -1,6 +1,7 @@
 //! `GET /api/realtime/stats` over the memberships table.
 
 use serde_json::{Value, json};
+use walcast::app::App;
 
 use crate::bench::app::{Member, TestApp, token_with};
 use crate::bench::eventually;
@@ -87,4 +88,27 @@ async fn a_member_of_just_now_sees_their_organization_and_one_until_just_now_doe
         app.sql("delete from memberships where user_id = 'u1'").await;
         assert_eq!(stats(&app, &member.token).await["organizations"], json!({}));
     }
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_know_the_members_asks_to_come_again_instead_of_counting_none() {
+    let app = TestApp::start().await;
+    let member = app.member("o1", "u1", "member").await;
+    let standby = App::start(app.config.clone(), app.dsn.clone(), true).await.expect("a second worker");
+    let ask =
+        async |target: &str, token: &str| Request::get(target).bearer(token).fetch(standby.address()).await;
+    let stands_by = async || ask("/readyz", &member.token).await.body == "standby";
+    let answer = eventually("it is asked while it stands by", || async {
+        let before = stands_by().await;
+        let answer = ask("/api/realtime/stats", &member.token).await;
+        (before && stands_by().await).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.error(), (503, "standby".to_owned()));
+    assert!(answer.head.header("retry-after").is_some());
+    // Who oversees all sees that there is nobody.
+    let operator = token_with("ops", json!({ "scope": "walcast:stats" }));
+    let all = ask("/api/realtime/stats", &operator).await;
+    assert_eq!((all.head.status, &all.json()["totalConnections"]), (200, &json!(0)));
+    standby.stop().await.expect("a graceful stop");
 }

@@ -85,7 +85,7 @@ impl Bench {
         change(&mut config);
 
         let journals = Journals::new(1 << 24);
-        journals.reset(EPOCH, Lsn::new(START));
+        journals.reset(EPOCH, Lsn::new(START), i64::MIN);
         let now = Arc::new(Now { journals: Arc::clone(&journals), pinned: Mutex::default() });
         let hub = Hub::new(Arc::clone(&journals));
         let presence = Presence::new(Arc::clone(&hub), config.presence.grace);

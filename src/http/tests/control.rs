@@ -3,7 +3,7 @@
 use super::bench::{Bench, EPOCH, frame, now, sign, token};
 use super::client::{Client, dateless};
 
-const CORS: &str = "vary: origin\r\n";
+const CORS: &str = "vary: Origin\r\n";
 
 /// The id that a stream's first frame says.
 fn id(connected: &str) -> String {

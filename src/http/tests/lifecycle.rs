@@ -139,7 +139,7 @@ async fn head_answers_as_get_would_and_opens_nothing() {
     assert_eq!(
         bench.ask("HEAD", &path, &[]).await,
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache, no-transform\r\n\
-         x-accel-buffering: no\r\nreferrer-policy: no-referrer\r\nconnection: close\r\nx-content-type-options: nosniff\r\nvary: origin\r\ndate: D\r\n\r\n"
+         x-accel-buffering: no\r\nreferrer-policy: no-referrer\r\nconnection: close\r\nx-content-type-options: nosniff\r\nvary: Origin\r\ndate: D\r\n\r\n"
     );
     assert!(bench.ask("HEAD", "/api/realtime/stream", &[]).await.starts_with("HTTP/1.1 401 "));
     assert_eq!(bench.hub.streams(), 0);

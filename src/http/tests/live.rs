@@ -119,7 +119,7 @@ async fn a_gap_and_a_new_history_are_told_and_asked_about() {
     assert!(sync.contains("\"type\":\"data.sync\"") && sync.contains("\"reason\":\"truncated\""), "{sync}");
     let (_, old) = asked(&mut bench).await;
     // While it is asked: what was asked in the old history is not waited for.
-    bench.journals.reset(EPOCH, Lsn::new(20));
+    bench.journals.reset(EPOCH, Lsn::new(20), i64::MIN);
     let sync = client.frame().await;
     assert!(sync.contains("\"reason\":\"history_reset\""), "{sync}");
     let (_, new) = asked(&mut bench).await;
@@ -171,7 +171,7 @@ async fn an_answer_that_is_late_is_told_to_be_once_and_is_followed_by_that_it_is
     let began = Instant::now();
     seconds("stale", &told(&mut client).await);
     tokio::time::sleep(Duration::from_millis(1000).saturating_sub(began.elapsed())).await;
-    bench.journals.reset(EPOCH, Lsn::new(20));
+    bench.journals.reset(EPOCH, Lsn::new(20), i64::MIN);
     let sync = told(&mut client).await;
     assert!(sync.contains("\"reason\":\"history_reset\""), "{sync}");
     let (_, new) = asked(&mut bench).await;

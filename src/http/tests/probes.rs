@@ -11,7 +11,7 @@ async fn probes_answer_one_word() {
     let plain = |status: &str, word: &str| {
         format!(
             "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\n\
-             x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\nvary: origin\r\ncontent-length: {}\r\nconnection: close\r\n\
+             x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\nvary: Origin\r\ncontent-length: {}\r\nconnection: close\r\n\
              date: D\r\n\r\n{word}",
             word.len()
         )

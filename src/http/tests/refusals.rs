@@ -14,7 +14,7 @@ fn json(status: &str, extra: &str, code: &str, message: &str) -> String {
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n{extra}\
-         x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\nvary: origin\r\ncontent-length: {length}\r\nconnection: close\r\n\
+         x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\nvary: Origin\r\ncontent-length: {length}\r\nconnection: close\r\n\
          date: D\r\n\r\n{body}"
     )
 }
@@ -28,7 +28,10 @@ async fn nobody_is_told_what_is_wrong_with_their_token() {
     let unauthorized = |code, message| json("401 Unauthorized", bearer, code, message);
     assert_eq!(
         bench.ask("GET", STREAM, &[]).await,
-        unauthorized("unauthorized", "a token is needed: Authorization: Bearer, or the parameter token")
+        unauthorized(
+            "unauthorized",
+            "a token is needed: Authorization: Bearer, or the parameter token or ticket"
+        )
     );
     let invalid = unauthorized("invalid_token", "the token is not valid");
     assert_eq!(bench.ask("GET", &format!("{STREAM}&token=x"), &[]).await, invalid);
@@ -88,7 +91,7 @@ async fn unknown_paths_and_methods_are_json_too() {
     assert_eq!(bench.ask("DELETE", "/api/realtime/streams/1", &[]).await, missing);
     let method =
         json("405 Method Not Allowed", "", "method_not_allowed", "this path does not take this method");
-    let allowing = method.replace("vary: origin\r\n", "vary: origin\r\nallow: GET,HEAD,OPTIONS\r\n");
+    let allowing = method.replace("vary: Origin\r\n", "vary: Origin\r\nallow: GET,HEAD,OPTIONS\r\n");
     assert_eq!(bench.ask("PUT", "/issues", &[]).await, allowing);
 }
 
@@ -102,10 +105,13 @@ async fn a_full_limit_says_when_to_come_back() {
     let full = |message| json("429 Too Many Requests", "retry-after: 10\r\n", "too_many_streams", message);
     let path = |user| format!("{STREAM}&token={}", token(user));
     let first = bench.stream("").await;
-    let of_user = full("you have too many streams open in this organization");
+    let of_user = full("you have as many streams open in this organization as one user may: 1");
     assert_eq!(bench.ask("GET", &path("u"), &[("accept", "text/event-stream")]).await, of_user);
     let second = bench.open(&path("v"), &[]).await;
-    assert_eq!(bench.ask("GET", &path("w"), &[]).await, full("your address has too many streams open"));
+    assert_eq!(
+        bench.ask("GET", &path("w"), &[]).await,
+        full("your address has as many streams open as one may: 2")
+    );
     // A client that leaves is noticed, and its place is free.
     drop((first, second));
     bench.state.streams.ended().await;
@@ -139,7 +145,7 @@ async fn what_passes_by_itself_is_an_ended_stream_for_an_event_source() {
 }
 
 #[tokio::test]
-async fn who_is_full_may_push_out_their_own_oldest_stream_and_nobody_elses() {
+async fn a_user_who_is_full_pushes_out_their_own_oldest_stream_and_nobody_elses() {
     let bench = Bench::with(|config| {
         config.limits.streams_per_user = 2;
         config.limits.when_full = WhenFull::EvictOldest;
@@ -156,6 +162,37 @@ async fn who_is_full_may_push_out_their_own_oldest_stream_and_nobody_elses() {
     bench.publish("a", 110, "lots", &[]);
     for stream in [&mut other, &mut second, &mut third] {
         assert_eq!(stream.frame().await, super::bench::frame(110, ""));
+    }
+}
+
+#[tokio::test]
+async fn a_full_address_and_a_full_worker_push_out_the_oldest_stream_of_all() {
+    for (address, worker) in [(2, 0), (0, 2)] {
+        let bench = Bench::with(|config| {
+            config.limits.streams_per_address = address;
+            config.limits.streams = worker;
+            config.limits.when_full = WhenFull::EvictOldest;
+        })
+        .await;
+        let path = |user| format!("{STREAM}&token={}", token(user));
+        let mut oldest = bench.open(&path("u"), &[]).await;
+        oldest.connected().await;
+        let mut second = bench.open(&path("v"), &[]).await;
+        second.connected().await;
+        // Who is refused pushes nobody out.
+        let refused = format!("/api/realtime/stream?organizationId=none&token={}", token("w"));
+        assert!(bench.ask("GET", &refused, &[]).await.starts_with("HTTP/1.1 403 "));
+        bench.publish("a", 105, "lots", &[]);
+        assert_eq!(oldest.frame().await, super::bench::frame(105, ""));
+        let mut third = bench.open(&path("v"), &[]).await;
+        third.connected().await;
+        let frame = "retry: 86400000\ndata: {\"type\":\"stream.evicted\",\"timestamp\":0,\"data\":{}}\n\n";
+        assert_eq!(zeroed(&oldest.rest().await, "\"timestamp\":"), frame, "{address} {worker}");
+        bench.publish("a", 110, "lots", &[]);
+        assert_eq!(second.frame().await, super::bench::frame(105, ""));
+        for stream in [&mut second, &mut third] {
+            assert_eq!(stream.frame().await, super::bench::frame(110, ""));
+        }
     }
 }
 
@@ -178,13 +215,13 @@ async fn more_opens_than_the_rate_are_asked_to_come_back() {
 async fn listed_origins_may_read_errors_too_and_others_nothing() {
     let bench = Bench::new().await;
     let listed = [("origin", "https://app.example.com")];
-    let cors = "vary: origin\r\naccess-control-allow-origin: https://app.example.com\r\n\
+    let cors = "vary: Origin\r\naccess-control-allow-origin: https://app.example.com\r\n\
                 access-control-allow-credentials: true\r\naccess-control-expose-headers: retry-after\r\n";
     for path in [STREAM, "/none"] {
         let answer = bench.ask("GET", path, &listed).await;
         assert!(answer.contains(cors), "{answer}");
         let answer = bench.ask("GET", path, &[("origin", "https://evil.example")]).await;
-        assert!(answer.contains("vary: origin\r\n") && !answer.contains("access-control"), "{answer}");
+        assert!(answer.contains("vary: Origin\r\n") && !answer.contains("access-control"), "{answer}");
     }
     assert_eq!(
         bench.ask("OPTIONS", STREAM, &[listed[0], ("access-control-request-method", "GET")]).await,
@@ -203,7 +240,9 @@ async fn a_cookie_counts_only_from_an_origin_that_may() {
     let bench = Bench::new().await;
     let cookie = format!("session={}", token("u"));
     let cookie = ("cookie", cookie.as_str());
-    let refused = json("403 Forbidden", "", "origin_not_allowed", "a cookie does not count from this origin");
+    let message =
+        "a cookie does not count from this origin, which http.allowed_origins does not list; a token does";
+    let refused = json("403 Forbidden", "", "origin_not_allowed", message);
     assert_eq!(bench.ask("GET", STREAM, &[cookie, ("origin", "https://evil.example")]).await, refused);
     assert_eq!(bench.ask("GET", STREAM, &[cookie, ("sec-fetch-site", "cross-site")]).await, refused);
     let mut own = bench.open(STREAM, &[cookie, ("origin", "http://walcast.example.com")]).await;

@@ -13,7 +13,7 @@ async fn stats(bench: &Bench, token: &str) -> String {
         head,
         format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
-             x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\nvary: origin\r\ncontent-length: {length}\r\nconnection: close\r\n\
+             x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\nvary: Origin\r\ncontent-length: {length}\r\nconnection: close\r\n\
              date: D"
         )
     );

@@ -22,7 +22,7 @@ async fn the_first_frame_says_where_the_stream_starts() {
          cache-control: no-cache, no-transform\r\n\
          x-accel-buffering: no\r\nreferrer-policy: no-referrer\r\n\
          connection: close\r\n\
-         vary: origin\r\n\
+         vary: Origin\r\n\
          access-control-allow-origin: https://app.example.com\r\n\
          access-control-allow-credentials: true\r\n\
          access-control-expose-headers: retry-after\r\n\
@@ -195,7 +195,7 @@ async fn a_quiet_filtered_stream_is_given_the_id_before_the_window_passes_it() {
 async fn a_history_that_begins_anew_is_told_to_live_streams() {
     let bench = Bench::new().await;
     let mut client = bench.stream("").await;
-    bench.journals.reset(EPOCH, Lsn::new(500));
+    bench.journals.reset(EPOCH, Lsn::new(500), i64::MIN);
     let sync = client.frame().await;
     assert!(sync.starts_with(&format!("id: {EPOCH}.500.0\n")) && sync.contains("history_reset"), "{sync}");
     bench.publish("a", 510, "lots", &[]);

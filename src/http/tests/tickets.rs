@@ -83,7 +83,9 @@ async fn a_ticket_opens_one_stream_and_nothing_else() {
     let path = format!("/api/realtime/stream?organizationId=a&ticket={ticket}");
     // Neither another ticket, nor what else its issuer could do.
     let again = format!("{PATH}?ticket={ticket}");
-    assert_eq!(status(&bench.ask("POST", &again, &[]).await), "401");
+    let refused = bench.ask("POST", &again, &[]).await;
+    assert_eq!(status(&refused), "401");
+    assert!(refused.contains("a ticket opens one stream and nothing else"), "{refused}");
     let stats = format!("/metrics?ticket={ticket}");
     assert_eq!(status(&bench.ask("GET", &stats, &[("x-forwarded-for", "10.0.0.1")]).await), "401");
     for elsewhere in [format!("token={ticket}"), format!("ticket={}", token("u")), "ticket=".to_owned()] {

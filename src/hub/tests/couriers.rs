@@ -261,7 +261,7 @@ fn what_concerns_a_stream_beside_events_comes_before_them() {
     });
     assert_eq!(truncated.0, sync(SyncReason::Truncated, id(20, 1)));
     let reset = carried(Filter::default(), &client, |journals, _, _| {
-        journals.reset(crate::journal::fixture::EPOCH, Lsn::new(50));
+        journals.reset(crate::journal::fixture::EPOCH, Lsn::new(50), i64::MIN);
     });
     assert_eq!(reset.0, sync(SyncReason::HistoryReset, id(50, 0)));
     let narrowed = carried(Filter::default(), &client, |journals, _, handle| {

@@ -177,7 +177,7 @@ fn a_reset_is_told_to_every_stream_before_anything_else() {
     assert_eq!(count.poll(&mut idle), None);
     commit(&journals, &[draft("a", 20, 1)]);
     let epoch = Epoch::new(9);
-    journals.reset(epoch, Lsn::new(5));
+    journals.reset(epoch, Lsn::new(5), i64::MIN);
     assert_eq!(count.get(), 1);
     let event = Draft { epoch, ..draft("a", 7, 1) };
     commit(&journals, std::slice::from_ref(&event));

@@ -51,7 +51,7 @@ impl World {
         let journals = Journals::new(max_memory);
         let hub = Hub::new(journals.clone());
         let epoch = Epoch::new(1);
-        journals.reset(epoch, Lsn::new(100));
+        journals.reset(epoch, Lsn::new(100), i64::MIN);
         Self {
             journals,
             hub,
@@ -99,7 +99,7 @@ impl World {
                 self.generation += 1;
                 self.epoch = if epoch { Epoch::new(self.generation) } else { self.epoch };
                 (self.lsn, self.ordinal) = (100, 0);
-                self.journals.reset(self.epoch, Lsn::new(100));
+                self.journals.reset(self.epoch, Lsn::new(100), i64::MIN);
                 self.pending.clear();
                 self.published.clear();
             }

@@ -61,7 +61,8 @@ async fn its_end_and_a_new_history_do_not_wait_for_its_turn() {
         tokio::join!(ended.next(), async { handle.end(EndReason::Revoked) }).0
     };
     assert_eq!(ending.await, Batch::End(EndReason::Revoked));
-    let resetting = async { tokio::join!(reset.next(), async { journals.reset(EPOCH, Lsn::new(500)) }).0 };
+    let resetting =
+        async { tokio::join!(reset.next(), async { journals.reset(EPOCH, Lsn::new(500), i64::MIN) }).0 };
     assert_eq!(Some(resetting.await), sync(SyncReason::HistoryReset, id(500, 0)));
 }
 
@@ -113,7 +114,7 @@ async fn a_stream_that_is_held_takes_nothing_loses_nothing_and_hears_of_its_end(
     stream.hold(later);
     commit(&journals, &[draft("a", 200, 1)]);
     assert_eq!(poll(&mut stream), None);
-    journals.reset(EPOCH, Lsn::new(500));
+    journals.reset(EPOCH, Lsn::new(500), i64::MIN);
     assert_eq!(poll(&mut stream), sync(SyncReason::HistoryReset, id(500, 0)));
     stream.handle().end(EndReason::Revoked);
     assert_eq!(poll(&mut stream), Some(Batch::End(EndReason::Revoked)));

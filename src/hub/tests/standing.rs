@@ -187,6 +187,31 @@ fn a_changed_filter_holds_from_the_position_that_is_answered() {
 }
 
 #[test]
+fn the_oldest_of_all_makes_room_and_who_makes_room_by_their_own_pushes_out_nobody() {
+    let journals = journals(ROOMY, 10);
+    let hub = hub(&journals);
+    let limits = Limits { streams: 3, streams_per_user: 2, evict_oldest: true };
+    let open = |organization: &str| {
+        let subscription = subscription(organization, Filter::default(), Start::Earliest);
+        hub.open_within(subscription, limits).now_or_never().unwrap()
+    };
+    let (first, second, third) = (open("b").unwrap(), open("a").unwrap(), open("a").unwrap());
+    let own = open("a").unwrap();
+    assert_eq!([&first, &second, &third, &own].map(|s| s.handle().is_ending()), [false, true, false, false]);
+    // The second has yet to leave, but makes room no more.
+    let fourth = open("c").unwrap();
+    assert_eq!([&first, &third, &own, &fourth].map(|s| s.handle().is_ending()), [true, false, false, false]);
+    assert_eq!(hub.streams(), 5);
+    let more: Vec<_> = std::iter::from_fn(|| open("d").ok()).take(100).collect();
+    assert_eq!(hub.streams(), 3 + 64, "who takes nothing holds a socket, and there are no more than so many");
+    assert_eq!(open("d").unwrap_err(), Full::Streams);
+    drop((first, second, third, own, fourth, more));
+    assert_eq!(hub.streams(), 0);
+    let again = [open("a").unwrap(), open("b").unwrap(), open("c").unwrap()];
+    assert!(again.iter().all(|stream| !stream.handle().is_ending()));
+}
+
+#[test]
 fn a_dropped_stream_leaves_nothing_and_limits_count_the_living() {
     let journals = journals(ROOMY, 10);
     let hub = hub(&journals);

@@ -7,7 +7,7 @@ use super::{ROOMY, hub, id, open, poll, poll_ids, subscription, sync};
 use crate::catalog::event::{Epoch, EventId, SyncReason};
 use crate::hub::{Filter, Hub, Start, Stream};
 use crate::journal::Journals;
-use crate::journal::fixture::{Draft, commit, draft, journals};
+use crate::journal::fixture::{Draft, EPOCH, commit, draft, journals};
 use crate::postgres::Lsn;
 
 fn start(hub: &Arc<Hub>, start: Start) -> Stream {
@@ -88,26 +88,63 @@ fn earliest_is_all_that_is_kept_and_now_is_what_comes() {
     assert_eq!(poll(&mut evicted), sync(SyncReason::HistoryExpired, id(51, 0)));
 }
 
+fn millis_ago(seconds: i64) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap() - seconds * 1000
+}
+
+fn draft_ago(organization: &str, lsn: u64, seconds: i64) -> Draft {
+    Draft { millis: millis_ago(seconds), ..draft(organization, lsn, 1) }
+}
+
 #[test]
 fn since_a_time_starts_with_the_first_event_that_committed_then_or_later() {
     let journals = journals(ROOMY, 10);
     let hub = hub(&journals);
-    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
-    let ago = |seconds: i64| now - seconds * 1000;
-    let at = |organization: &str, lsn, seconds| Draft { millis: ago(seconds), ..draft(organization, lsn, 1) };
-    commit(&journals, &[at("a", 20, 500)]);
-    commit(&journals, &[at("*", 30, 400)]);
-    commit(&journals, &[at("a", 40, 300)]);
+    commit(&journals, &[draft_ago("a", 20, 500)]);
+    commit(&journals, &[draft_ago("*", 30, 400)]);
+    commit(&journals, &[draft_ago("a", 40, 300)]);
     let since = |seconds| start(&hub, Start::Since(Duration::from_secs(seconds)));
     assert_eq!(poll_ids(&mut since(1000)), [id(20, 1), id(30, 1), id(40, 1)]);
     assert_eq!(poll_ids(&mut since(450)), [id(30, 1), id(40, 1)]);
     assert_eq!(poll_ids(&mut since(350)), [id(40, 1)]);
     assert_eq!(since(100).cursor(), id(41, 0));
-    journals.evict_before(ago(450), Lsn::ZERO);
+    journals.evict_before(millis_ago(450), Lsn::ZERO);
     assert_eq!(poll_ids(&mut since(450)), [id(30, 1), id(40, 1)]);
     let mut more = since(1000);
     assert_eq!(poll(&mut more), sync(SyncReason::HistoryExpired, id(30, 0)));
     assert_eq!(poll_ids(&mut more), [id(30, 1), id(40, 1)]);
+}
+
+#[test]
+fn since_a_time_tells_of_what_an_organization_lost_that_has_nothing_left() {
+    let journals = journals(ROOMY, 10);
+    let hub = hub(&journals);
+    commit(&journals, &[draft_ago("a", 20, 500)]);
+    commit(&journals, &[draft_ago("b", 30, 300)]);
+    // By the log's budget, not by age.
+    journals.evict_before(i64::MIN, Lsn::new(25));
+    let since = |seconds| start(&hub, Start::Since(Duration::from_secs(seconds)));
+    assert_eq!(poll(&mut since(1000)), sync(SyncReason::HistoryExpired, id(31, 0)));
+    assert_eq!(since(400).cursor(), id(31, 0));
+    assert_eq!(poll(&mut since(400)), None);
+}
+
+#[test]
+fn since_a_time_before_history_began_or_beyond_the_window_is_history_expired() {
+    let journals = Journals::new(ROOMY);
+    let hub = hub(&journals);
+    journals.reset(EPOCH, Lsn::new(10), millis_ago(100));
+    commit(&journals, &[draft_ago("a", 20, 50)]);
+    let since = |seconds| start(&hub, Start::Since(Duration::from_secs(seconds)));
+    assert_eq!(poll_ids(&mut since(90)), [id(20, 1)]);
+    let mut before = since(110);
+    assert_eq!(poll(&mut before), sync(SyncReason::HistoryExpired, id(20, 0)));
+    assert_eq!(poll_ids(&mut before), [id(20, 1)]);
+    // Nothing was lost, but what is so old would have been.
+    journals.evict_before(millis_ago(70), Lsn::ZERO);
+    assert_eq!(poll_ids(&mut since(60)), [id(20, 1)]);
+    assert_eq!(poll(&mut since(80)), sync(SyncReason::HistoryExpired, id(20, 0)));
 }
 
 #[tokio::test]
