@@ -253,13 +253,16 @@ impl Worker {
             Watch::new(&config, prepared.source, dsn.clone(), tables, readiness.clone(), metrics.clone());
         // What a row of theirs leaves behind, or asks for, concerns the whole transaction.
         let whole = mirror.tables().chain(prepared.compiled.tables_with_related()).cloned().collect();
-        let mapper = Mapper::new(
+        let mut mapper = Mapper::new(
             prepared.compiled,
             Arc::new(prepared.schema.types),
             journals.epoch(),
             config.journal.max_event.0,
             prepared.emit_secret,
         );
+        if !in_log {
+            mapper.set_outbox();
+        }
         let canary = Arc::new(Canary::new());
         let keeper = Keeper {
             canary: Arc::clone(&canary),

@@ -53,6 +53,10 @@ enum PrepareError {
     #[error("no source is set up in this database, and its log can't be read: run `walcast setup`")]
     NotSetUp,
     #[error(
+        "this role may not read walcast.meta, which says what is set up: run `walcast setup --role` for it"
+    )]
+    Hidden,
+    #[error(
         "source.kind is {configured}, and the database is set up for {stored}: run `walcast setup` with this \
          configuration, or set source.kind to {stored} or auto"
     )]
@@ -64,7 +68,7 @@ impl PrepareError {
         match self {
             Self::Source(error) => error.kind(),
             Self::Query(error) | Self::Schema(SchemaError::Query(error)) => query_kind(error),
-            Self::Schema(_) | Self::WalLevel(_) | Self::NotSetUp => ErrorKind::Operator,
+            Self::Schema(_) | Self::WalLevel(_) | Self::NotSetUp | Self::Hidden => ErrorKind::Operator,
             Self::Unchecked(_) => ErrorKind::Transient,
             Self::Live(flaw) => flaw.kind,
             Self::Catalog(_) | Self::OtherSource { .. } => ErrorKind::Fatal,
@@ -162,9 +166,8 @@ async fn find_source(client: &Client, configured: SourceKind) -> Result<Kind, Pr
     let prospects = Prospects::fetch(client, None).await?;
     let source = match prospects.stored {
         Some(stored) => stored,
-        None if configured == SourceKind::Outbox => return Err(PrepareError::NotSetUp),
-        None if configured == SourceKind::Auto && prospects.choose(configured) == Kind::Outbox => {
-            return Err(PrepareError::NotSetUp);
+        None if prospects.choose(configured) == Kind::Outbox => {
+            return Err(if prospects.hidden { PrepareError::Hidden } else { PrepareError::NotSetUp });
         }
         None => Kind::Wal,
     };

@@ -229,6 +229,8 @@ impl<'a> Compiler<'a> {
             known.sort();
             let hint = if known.is_empty() {
                 "it has none yet, migrate it first; `walcast migrate --reference` makes the reference domain's".into()
+            } else if known.contains(&name.to_string()) {
+                "what stands before the first dot is its schema, whose own name can't have one".into()
             } else {
                 suggestion(&name.to_string(), known.iter().map(String::as_str))
             };

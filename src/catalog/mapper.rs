@@ -81,6 +81,7 @@ pub struct Mapper {
     asked_types: HashMap<u32, (u8, Lsn)>,
     epoch: Epoch,
     max_event: u64,
+    in_log: bool,
     verifier: Verifier,
     bounds: HashMap<RelationId, Arc<Bound>>,
     encoders: JoinEncoders,
@@ -133,6 +134,7 @@ impl Mapper {
             asked_types: HashMap::new(),
             epoch,
             max_event,
+            in_log: true,
             bounds: HashMap::new(),
             related: Related::default(),
             transaction: Position::default(),
@@ -141,6 +143,11 @@ impl Mapper {
             scratch: Scratch::default(),
             trouble: Trouble::default(),
         }
+    }
+
+    /// Rows come from the outbox, which knows each of them whole.
+    pub const fn set_outbox(&mut self) {
+        self.in_log = false;
     }
 
     #[must_use]
@@ -297,7 +304,12 @@ impl Mapper {
             return;
         }
         let cells = Cells::of(change, &mut self.scratch);
-        let row = cells.row(change);
+        let mut row = cells.row(change);
+        if let Some(key) = bound.partitioned_by_key()
+            && self.in_log
+        {
+            row = row.of_partition(key);
+        }
         match route(rules, &bound, row, &mut self.trouble) {
             Some(halves) => {
                 let Self { related, frame, tags, trouble, encoders, transaction, .. } = self;

@@ -24,6 +24,8 @@ pub(super) struct TableRules {
     pub(super) scope: Vec<Option<Slot>>,
     /// Left out of rows, where a server publishes them at all.
     pub(super) generated: Vec<String>,
+    /// Of a partitioned table: its primary key.
+    pub(super) partitioned_by_key: Option<Vec<String>>,
     /// None: every organization.
     pub(super) organization: Option<Slot>,
     pub(super) joins: Vec<Join>,

@@ -40,11 +40,11 @@ fn code(error: &anyhow::Error) -> Option<Code> {
         if cause.is::<Refused>() {
             return Some(Code(REFUSED));
         }
-        if cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-            return None;
-        }
     }
-    Some(Code(FAILURE))
+    // Deeper in the chain it is a connection that broke: what was asked for was not done.
+    let broken =
+        error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    (!broken).then_some(Code(FAILURE))
 }
 
 /// Says what went wrong on stderr, and what a shell sees.
@@ -77,6 +77,9 @@ mod tests {
         let wrong = ConfigErrors(vec![ConfigError::new(Origin::Default, "x")]);
         assert_eq!(code(Err::<(), _>(wrong).context("outer").unwrap_err()), Some(2));
         assert_eq!(code(Refused("no".to_owned()).into()), Some(3));
-        assert_eq!(code(io::Error::from(io::ErrorKind::BrokenPipe).into()), None);
+        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(code(broken().into()), None);
+        assert_eq!(code(anyhow::Error::from(broken()).context("output")), None);
+        assert_eq!(code(sqlx::Error::Io(broken()).into()), Some(1), "a database that is gone");
     }
 }

@@ -91,10 +91,22 @@ async fn connect(dsn: &Dsn) -> anyhow::Result<PgConnection> {
         };
         match connected {
             Ok(connection) => return Ok(connection),
-            Err(error) => failure = anyhow::Error::from(error).context(host.to_string()),
+            Err(error) => failure = told(error).context(host.to_string()),
         }
     }
     Err(failure.context("can't connect to the database"))
+}
+
+/// In the words of the server or the system: sqlx adds a line of the server's source, and says the cause twice.
+fn told(error: sqlx::Error) -> anyhow::Error {
+    match error {
+        sqlx::Error::Database(error) => {
+            anyhow!("{} (SQLSTATE {})", error.message(), error.code().unwrap_or_default())
+        }
+        sqlx::Error::Io(error) => anyhow!("{error}"),
+        sqlx::Error::Tls(error) => anyhow!("{error}"),
+        other => other.into(),
+    }
 }
 
 pub(super) async fn execute(settings: &Settings, args: &Args) -> anyhow::Result<()> {

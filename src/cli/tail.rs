@@ -9,6 +9,8 @@ mod sse;
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::builder::NonEmptyStringValueParser;
 
 use super::exit::Usage;
@@ -23,7 +25,7 @@ pub(super) struct Args {
     /// The worker; by default where http.listen says
     #[arg(long)]
     url: Option<String>,
-    /// Whose events; left out, the token's own organization
+    /// Whose events; left out, those of the organization that --token names (its claim organizationId)
     #[arg(long, value_name = "ID")]
     organization: Option<String>,
     /// Who asks, also WALCAST_TOKEN; without, one is signed for --sub with access.jwt_secret
@@ -57,12 +59,17 @@ pub(super) async fn execute(settings: &Settings, args: Args) -> anyhow::Result<(
     let config = settings.load(false)?;
     let given = || Some(variable("WALCAST_TOKEN")?.into_string().ok()?.into());
     let token = if args.sub.is_some() { None } else { args.token.or_else(given) };
+    let organization = match (args.organization, &token) {
+        (Some(organization), _) => organization,
+        (None, Some(token)) => named_by(token).ok_or_else(|| no_organization("the token names none"))?,
+        (None, None) => return Err(no_organization("--sub says only who asks")),
+    };
     let credential = match (token, args.sub) {
         (Some(token), _) => Credential::Given(token),
         (None, Some(user)) => Credential::Signed(Box::new(Signer {
             secret: jwt_secret(&config)?.clone(),
             user,
-            organization: args.organization.clone(),
+            organization: Some(organization.clone()),
             role: args.role,
             access: config.access.clone(),
         })),
@@ -73,7 +80,7 @@ pub(super) async fn execute(settings: &Settings, args: Args) -> anyhow::Result<(
         }
     };
     let mut parameters = Vec::new();
-    let named = [("organizationId", args.organization), ("channel", args.channel), ("types", args.types)];
+    let named = [("organizationId", Some(organization)), ("channel", args.channel), ("types", args.types)];
     parameters.extend(named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     parameters.extend(args.tags);
     Follow {
@@ -86,6 +93,18 @@ pub(super) async fn execute(settings: &Settings, args: Args) -> anyhow::Result<(
     }
     .run(&mut io::stdout())
     .await
+}
+
+/// The claim `organizationId`, as it stands there: whether the token is good is for the worker to say.
+fn named_by(token: &Secret) -> Option<String> {
+    let claims = token.expose().split('.').nth(1)?;
+    let claims: serde_json::Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims.trim_end_matches('=')).ok()?).ok()?;
+    claims.get("organizationId")?.as_str().map(str::to_owned)
+}
+
+fn no_organization(why: &str) -> anyhow::Error {
+    Usage(format!("whose events? Give --organization; {why}")).into()
 }
 
 /// How this machine reaches what listens there: an unspecified address is every one, so the loopback.
@@ -101,6 +120,19 @@ pub(super) fn local_url(listen: SocketAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_says_its_organization_and_what_is_none_says_nothing() {
+        let token = |claims: &str| Secret::from(format!("h.{}.s", URL_SAFE_NO_PAD.encode(claims)));
+        let named = token(r#"{"sub":"u1","organizationId":"acme"}"#);
+        assert_eq!(named_by(&named).as_deref(), Some("acme"));
+        for none in [token(r#"{"sub":"u1"}"#), token(r#"{"organizationId":7}"#), token("[]")] {
+            assert_eq!(named_by(&none), None);
+        }
+        for none in ["", "a", "a.b", "a.ä.c", "a..c"] {
+            assert_eq!(named_by(&Secret::from(none.to_owned())), None);
+        }
+    }
 
     #[test]
     fn an_unspecified_address_is_reached_by_the_loopback() {

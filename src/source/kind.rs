@@ -25,6 +25,8 @@ pub struct Prospects {
     pub may_replicate: bool,
     /// What it was set up for; none before, or by a version that only knew the log.
     pub stored: Option<Kind>,
+    /// The role may not read what it was set up for.
+    pub hidden: bool,
 }
 
 const PROSPECTS: &str = "
@@ -40,8 +42,8 @@ impl Prospects {
     /// A query failed.
     pub async fn fetch(client: &Client, role: Option<&str>) -> Result<Self, Error> {
         let row = client.query_one(PROSPECTS, &[&role]).await?;
-        let stored = fetch_stored(client).await?;
-        Ok(Self { wal_level: row.try_get(0)?, may_replicate: row.try_get(1)?, stored })
+        let (stored, hidden) = fetch_stored(client).await?;
+        Ok(Self { wal_level: row.try_get(0)?, may_replicate: row.try_get(1)?, stored, hidden })
     }
 
     /// What to set up. `auto` keeps what is set up, so that ids stay; else the log, where it can be read.
@@ -75,16 +77,13 @@ impl Prospects {
     }
 }
 
-/// None before `walcast migrate`, and for a role that `setup --role` was not run for.
-async fn fetch_stored(client: &Client) -> Result<Option<Kind>, Error> {
+/// None before `walcast migrate`, and, as is said beside it, for a role that `setup --role` was not run for.
+async fn fetch_stored(client: &Client) -> Result<(Option<Kind>, bool), Error> {
     match client.query_one(STORED, &[]).await {
-        Ok(row) => Ok(row.try_get::<_, Option<String>>(0)?.and_then(|stored| Kind::parse(&stored))),
+        Ok(row) => Ok((row.try_get::<_, Option<String>>(0)?.and_then(|stored| Kind::parse(&stored)), false)),
         Err(error) => match error.code() {
-            Some(
-                &(SqlState::UNDEFINED_TABLE
-                | SqlState::INVALID_SCHEMA_NAME
-                | SqlState::INSUFFICIENT_PRIVILEGE),
-            ) => Ok(None),
+            Some(&(SqlState::UNDEFINED_TABLE | SqlState::INVALID_SCHEMA_NAME)) => Ok((None, false)),
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok((None, true)),
             _ => Err(error),
         },
     }
@@ -116,7 +115,7 @@ mod tests {
     use super::*;
 
     fn chosen(wal_level: &str, may_replicate: bool, stored: Option<Kind>, configured: SourceKind) -> Kind {
-        Prospects { wal_level: wal_level.to_owned(), may_replicate, stored }.choose(configured)
+        Prospects { wal_level: wal_level.to_owned(), may_replicate, stored, hidden: false }.choose(configured)
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
@@ -53,11 +53,12 @@ async fn every_mistake_of_the_configuration_is_told_with_its_place_and_exit_code
 
 #[tokio::test]
 async fn a_command_that_can_not_do_as_asked_says_why_and_by_which_code() {
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 8] = [
         (&["token"], 2, "--sub"),
         (&["token", "--sub", ""], 2, "--sub"),
         (&["token", "--sub", "ada", "--expires", "soon"], 2, "duration"),
         (&["tail", "--url", "ftp://127.0.0.1", "--sub", "ada", "--organization", "o1"], 2, "http"),
+        (&["tail", "--sub", "ada"], 2, "--organization"),
         (&["run", "--config", "/nowhere/walcast.toml"], 2, "/nowhere/walcast.toml"),
         (&["run", "--reference", "--database-url", "postgres://u:pass-word@127.0.0.1:port/x"], 2, "port"),
         (&["migrate", "--database-url", "postgres://u:pass-word@127.0.0.1:1/x"], 1, "127.0.0.1:1"),
@@ -147,7 +148,7 @@ fn tail(
     arguments: &[&str],
 ) -> (Child, Lines<BufReader<ChildStdout>>) {
     let mut child = command(url)
-        .args(["tail", "--url", &format!("http://{worker}"), "--organization", "o1"])
+        .args(["tail", "--url", &format!("http://{worker}")])
         .args(arguments)
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
@@ -169,7 +170,8 @@ async fn tail_follows_over_a_restart_of_the_worker_without_a_gap() {
     app.stop().await;
     let worker = WorkerProcess::start(&app.url, &[]).await;
     let address = worker.address.to_string();
-    let arguments = ["--sub", "ada", "--json", "--since", "earliest", "--channel", "custom"];
+    let signed = ["--sub", "ada", "--organization", "o1"];
+    let arguments = [&signed[..], &["--json", "--since", "earliest", "--channel", "custom"]].concat();
     app.sql("select walcast.emit('o1', 'n', '0')").await;
     let (mut child, mut lines) = tail(&app.url, worker.address, &arguments);
     let mut next = async || loop {
@@ -187,6 +189,17 @@ async fn tail_follows_over_a_restart_of_the_worker_without_a_gap() {
     assert_eq!((next().await, next().await), (1, 2));
     child.kill().await.expect("it was running");
     assert!(worker.terminate().await.success());
+}
+
+#[tokio::test]
+async fn tail_follows_the_organization_that_its_token_names() {
+    let app = TestApp::start().await;
+    app.member("o1", "ada", "admin").await;
+    let token = token_with("ada", json!({ "organizationId": "o1" }));
+    let (mut child, mut lines) = tail(&app.url, app.address, &["--token", &token, "--json"]);
+    let first: Value = serde_json::from_str(&line(&mut lines).await).expect("JSON a line");
+    assert_eq!((&first["type"], &first["organizationId"]), (&json!("connected"), &json!("o1")), "{first}");
+    child.kill().await.expect("it was running");
 }
 
 #[tokio::test]

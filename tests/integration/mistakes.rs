@@ -15,6 +15,7 @@ const TABLES: &str = "
     create table readings (id int, day date, organization_id text, primary key (id, day)) partition by range (day);
     create table readings_1 partition of readings for values from ('2026-01-01') to ('2027-01-01');
     create view bay_view as select * from bays;
+    create schema \"odd.name\"; create table \"odd.name\".sites (id int primary key);
     create table sites (id int primary key, organization_id text, name text)";
 
 /// Of `bays`, with one event; what is given begins on line 7.
@@ -48,6 +49,7 @@ const MISTAKES: &[(&str, u32, &[&str])] = &[
     ("+data = { a = \"id\"", 7, &[]),
     ("+datta = { a = \"id\" }", 7, &["\"datta\"", "did you mean \"data\"?"]),
     ("[tables.bay]\norganization = \"*\"\n", 1, &["no table bay", "did you mean \"bays\"?"]),
+    ("[tables.\"odd.name.sites\"]\norganization = \"*\"\n", 1, &["first dot", "schema"]),
     ("[tables.bay_view]\norganization = \"*\"\n", 1, &["no table bay_view"]),
     (
         "[tables.scratch]\norganization = \"organization_id\"\n",

@@ -108,6 +108,15 @@ async fn what_a_role_may_not_do_is_told_with_its_reason() {
         app.sql(&mended).await;
     }
 
+    // Without any grant, where the log can't be read either.
+    app.sql(&format!("drop owned by {role}; alter role {role} noreplication")).await;
+    let dsn = walcast::postgres::Dsn::parse(&url_of(&app, &role)).unwrap();
+    let worker = walcast::app::App::start(app.config.clone(), dsn, true).await.unwrap();
+    let told = reasons(worker.address(), "walcast.meta").await;
+    assert!(told.contains("walcast setup --role"), "{told}");
+    worker.stop().await.unwrap();
+    setup(&app.url, &["--role", &role]).await;
+
     // Without REPLICATION.
     app.sql(&format!("alter role {role} noreplication")).await;
     let dsn = walcast::postgres::Dsn::parse(&url_of(&app, &role)).unwrap();

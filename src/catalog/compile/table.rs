@@ -10,7 +10,7 @@ use crate::catalog::event::Audience;
 use crate::catalog::expression::Scope;
 use crate::catalog::rule::{Condition, Envelope, Only, Operations, Rule, TableRules};
 use crate::catalog::value::encode_string;
-use crate::postgres::schema::{Column, Table};
+use crate::postgres::schema::{Column, Table, TableKind};
 
 use super::identity::Need;
 use super::join::JoinDraft;
@@ -96,6 +96,8 @@ impl<'a> Compiler<'a> {
             scope: slots,
             generated: table.columns.iter().filter(|c| c.generated).map(|c| c.name.clone()).collect(),
             columns: draft.columns,
+            partitioned_by_key: (table.kind == TableKind::Partitioned && !table.primary_key.is_empty())
+                .then(|| table.primary_key.clone()),
             organization,
             joins: draft.joins.into_iter().map(|draft| draft.join).collect(),
             rules,

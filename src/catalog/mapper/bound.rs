@@ -19,6 +19,8 @@ pub(super) struct Bound {
     /// Where each slot of its rules is; None for a column that is gone.
     slots: Vec<Option<usize>>,
     columns: Vec<BoundColumn>,
+    /// Of a partitioned table: which of its columns are its primary key.
+    partitioned_by_key: Option<Vec<bool>>,
     pub(super) targets: Vec<BoundTarget>,
     /// It has a column of a type that was made after the types were read.
     pub(super) unknown_types: bool,
@@ -114,6 +116,9 @@ impl Bound {
             table,
             slots,
             columns,
+            partitioned_by_key: rules
+                .and_then(|rules| rules.partitioned_by_key.as_ref())
+                .map(|key| relation.columns.iter().map(|column| key.contains(&column.name)).collect()),
             targets,
             unknown_types: has_unknown_types(relation, types),
             relation: Arc::clone(relation),
@@ -123,6 +128,10 @@ impl Bound {
     /// The position of a slot's column, unless it is gone.
     pub(super) fn position(&self, slot: usize) -> Option<usize> {
         self.slots.get(slot).copied().flatten()
+    }
+
+    pub(super) fn partitioned_by_key(&self) -> Option<&[bool]> {
+        self.partitioned_by_key.as_deref()
     }
 
     pub(super) fn column(&self, position: usize) -> Option<&BoundColumn> {

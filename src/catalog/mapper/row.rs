@@ -1,6 +1,6 @@
 //! One change of one row, as far as the log tells: every question about its columns has an honest answer.
 
-use crate::postgres::pgoutput::{Cell, OldTuple, Relation, Tuple};
+use crate::postgres::pgoutput::{Cell, OldTuple, Relation, ReplicaIdentity, Tuple};
 use crate::source::{Operation, RowChange};
 
 /// What is known of a column.
@@ -37,7 +37,8 @@ enum Before<'a> {
     /// An insert.
     None,
     Full(&'a [Cell<'a>]),
-    /// The columns of the replica identity.
+    /// The columns of the replica identity; the others read as null. Which they are is not what the relation says where
+    /// the row is of a partition, and the relation of its root.
     Key(&'a [Cell<'a>]),
     /// An update that left the replica identity alone: its columns are those of the new row.
     SameKey,
@@ -113,6 +114,19 @@ impl<'a> Row<'a> {
         self.operation
     }
 
+    /// The row of a partition that may log less than its root, whose relation describes it: the server then calls the
+    /// key alone a whole row. A row that has nothing but its key is taken for one.
+    pub(super) fn of_partition(self, key: &[bool]) -> Self {
+        match self.before {
+            Before::Full(old)
+                if old.iter().zip(key).all(|(cell, in_key)| *in_key || matches!(cell, Cell::Null)) =>
+            {
+                Self { before: Before::Key(old), full: None, ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// What the organization that the row has left sees.
     pub(super) const fn left(self) -> Self {
         Self { operation: Operation::Delete, new: None, ..self }
@@ -135,7 +149,10 @@ impl<'a> Row<'a> {
         match cell(new, column) {
             Cell::Unchanged => match (self.full, self.before) {
                 (Some(full), _) => Known::of(cell(full, column)),
-                (None, Before::Key(key)) if self.in_identity(column) => Known::of(cell(key, column)),
+                (None, Before::Key(key)) => match cell(key, column) {
+                    Cell::Null => Known::Unchanged,
+                    logged => Known::of(logged),
+                },
                 _ => Known::Unchanged,
             },
             value => Known::of(value),
@@ -144,15 +161,18 @@ impl<'a> Row<'a> {
 
     /// A column of the old row; null where there is none.
     pub(super) fn old(&self, column: usize) -> Known<'a> {
-        match self.before {
-            Before::None => Known::Null,
-            Before::Full(old) => Known::of(cell(old, column)),
-            Before::Key(key) if self.in_identity(column) => Known::of(cell(key, column)),
-            Before::SameKey if self.in_identity(column) => self.current(column),
-            Before::Key(_) | Before::SameKey => match self.new.map(|new| cell(new, column)) {
-                Some(Cell::Unchanged) => Known::Unchanged,
-                _ => Known::Unlogged,
-            },
+        let logged = match self.before {
+            Before::None => return Known::Null,
+            Before::Full(old) => return Known::of(cell(old, column)),
+            Before::Key(key) => cell(key, column),
+            Before::SameKey if self.is_of_key(column) => return self.current(column),
+            Before::SameKey => Cell::Null,
+        };
+        match (logged, self.new.map(|new| cell(new, column))) {
+            // No column of a key is null: this one is not of it.
+            (Cell::Null, Some(Cell::Unchanged)) => Known::Unchanged,
+            (Cell::Null, _) => Known::Unlogged,
+            (logged, _) => Known::of(logged),
         }
     }
 
@@ -171,8 +191,11 @@ impl<'a> Row<'a> {
         }
     }
 
-    fn in_identity(&self, column: usize) -> bool {
-        self.relation.columns.get(column).is_some_and(|column| column.is_key)
+    /// Whether an update that came without an old row left the column as it was. Under FULL each comes with one, unless
+    /// it is of a partition that logs less than its root, which is the table that the relation describes.
+    fn is_of_key(&self, column: usize) -> bool {
+        self.relation.identity != ReplicaIdentity::Full
+            && self.relation.columns.get(column).is_some_and(|column| column.is_key)
     }
 }
 

@@ -155,7 +155,7 @@ impl Planner<'_> {
     fn publication(&mut self) {
         let name = quote(&self.requirements.publication);
         let Some(publication) = &self.state.publication else {
-            let tables = list_tables(self.requirements.tables.iter().map(|(table, _)| table));
+            let tables = published(self.requirements.tables.iter().map(|(table, _)| table));
             let tables = if tables.is_empty() { String::new() } else { format!(" for table {tables}") };
             let sql = format!("create publication {name}{tables} with ({})", self.options());
             self.lock(sql, "The changes that the worker is sent.".to_owned());
@@ -177,20 +177,20 @@ impl Planner<'_> {
         let wanted: BTreeSet<&TableName> = self.requirements.tables.iter().map(|(table, _)| table).collect();
         let in_part = publication.tables.iter().any(|(table, in_part)| *in_part && wanted.contains(table));
         if (in_part || !publication.schemas.is_empty()) && !wanted.is_empty() {
-            let tables = list_tables(wanted.into_iter());
+            let tables = published(wanted.into_iter());
             let why =
                 "Exactly the tables of the catalog, each whole: no schemas, row filters or column lists.";
             self.lock(format!("alter publication {name} set table {tables}"), why.to_owned());
         } else {
             let gone: Vec<_> = publication.tables.keys().filter(|table| !wanted.contains(table)).collect();
             if !gone.is_empty() {
-                let sql = format!("alter publication {name} drop table {}", list_tables(gone.into_iter()));
+                let sql = format!("alter publication {name} drop table {}", published(gone.into_iter()));
                 self.lock(sql, "Not in the catalog.".to_owned());
             }
             let new: Vec<_> =
                 wanted.into_iter().filter(|table| !publication.tables.contains_key(*table)).collect();
             if !new.is_empty() {
-                let sql = format!("alter publication {name} add table {}", list_tables(new.into_iter()));
+                let sql = format!("alter publication {name} add table {}", published(new.into_iter()));
                 self.lock(sql, "In the catalog, and not yet published.".to_owned());
             }
         }
@@ -348,6 +348,13 @@ fn escape(literal: &str) -> String {
 
 pub(super) fn quote_table(table: &TableName) -> String {
     format!("{}.{}", quote(&table.schema), quote(&table.name))
+}
+
+/// Without ONLY the server takes a table's children with it: their updates would be refused where they have no key.
+/// Partitions are published in any case.
+fn published<'a>(tables: impl Iterator<Item = &'a TableName>) -> String {
+    let tables: Vec<String> = tables.map(|table| format!("only {}", quote_table(table))).collect();
+    tables.join(", ")
 }
 
 fn list_tables<'a>(tables: impl Iterator<Item = &'a TableName>) -> String {

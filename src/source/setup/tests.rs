@@ -92,7 +92,7 @@ fn a_bare_database_gets_identities_then_the_publication_then_the_slot() {
         [
             r#"alter table "billing"."Invoice" replica identity full"#,
             r#"alter table "public"."quiet" replica identity default"#,
-            r#"create publication "walcast" for table "public"."bays", "billing"."Invoice", "public"."quiet" with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)"#,
+            r#"create publication "walcast" for table only "public"."bays", only "billing"."Invoice", only "public"."quiet" with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)"#,
             "select pg_catalog.pg_create_logical_replication_slot('walcast_app', 'pgoutput')",
         ]
     );
@@ -134,8 +134,8 @@ fn a_publication_is_brought_to_exactly_the_tables_of_the_catalog() {
     assert_eq!(
         sql(&state, &schema, &wanted),
         [
-            r#"alter publication "walcast" drop table "public"."other""#,
-            r#"alter publication "walcast" add table "public"."a""#,
+            r#"alter publication "walcast" drop table only "public"."other""#,
+            r#"alter publication "walcast" add table only "public"."a""#,
         ]
     );
     let publication = state.publication.as_mut().unwrap();
@@ -144,7 +144,7 @@ fn a_publication_is_brought_to_exactly_the_tables_of_the_catalog() {
     assert_eq!(
         sql(&state, &schema, &wanted),
         [
-            r#"alter publication "walcast" set table "public"."a", "public"."b""#,
+            r#"alter publication "walcast" set table only "public"."a", only "public"."b""#,
             r#"alter publication "walcast" set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)"#,
         ]
     );
