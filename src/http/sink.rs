@@ -264,7 +264,8 @@ impl Remaining {
     }
 }
 
-/// One write call over as many pieces as it takes; `written` bytes of the first are.
+/// One write call over as many pieces as it takes, of which `written` bytes of the first are: `one` where there is one,
+/// else `many`.
 fn write_some(
     pieces: &[Bytes],
     written: usize,
